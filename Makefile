@@ -1,0 +1,26 @@
+# The commands of a day's work. What they do is in scripts/ and bench/; `make help` lists them.
+
+VENV_PYTHON := .cache/venv/bin/python
+EXAMPLES ?=
+
+.PHONY: help demo test bench build clean
+
+help: ## list these commands
+	@grep -E '^[a-z]+: .*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+): .*## /  make \1\t/' | expand -t 18
+
+demo: build ## set everything up, deploy the examples, print the table of cold starts
+	$(VENV_PYTHON) scripts/demo $(EXAMPLES)
+
+test: ## set everything up and run every test
+	scripts/test
+
+bench: build ## print the figures of the README
+	$(VENV_PYTHON) bench/run
+
+build: ## install what is missing on this machine and build the release binary
+	scripts/setup
+	cargo build --release
+
+clean: ## remove what was built, downloaded and cached
+	cargo clean
+	rm -rf .cache

@@ -1,0 +1,187 @@
+//! Templates on this host: which stand, which are being made, and who waits for them.
+//!
+//! A template sees the files of a sandbox of its own, which lives as long as it does. Templates are the memory tier:
+//! the least recently used one goes when there are too many.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use engine::checkpoint::tree;
+use engine::plan::Plan;
+use engine::template::{TemplateError, check_host, host_facts, load};
+use linux::channel::Channel;
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{Pid, PidfdFlags, Signal};
+use sandbox::{ClockOffsets, Sandbox};
+use store::Store;
+
+use crate::protocol::{Failure, FailureKind, SnapshotId};
+use crate::snapshot::{self, internal};
+
+/// What a worker tells of the template that it made.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub struct Made {
+    pid: i32,
+    clone: std::ops::Range<u32>,
+    /// Every operation as the plan prints it, for the report of a failure.
+    operations: Vec<String>,
+    monotonic_ns: u64,
+    boottime_ns: u64,
+    main_tid: i32,
+    has_files: bool,
+}
+
+/// A template that stands.
+#[derive(Debug)]
+pub struct Standing {
+    engine: engine::template::Template,
+    pidfd: OwnedFd,
+    /// Keeps the files that the template maps.
+    pub home: Sandbox,
+    made: Made,
+    files: PathBuf,
+    /// When it was last used.
+    pub used: Instant,
+}
+
+/// Makes a template. Runs in a worker; the template becomes the host role's child. `files` is where the snapshot's
+/// writable files are laid out for every clone to start with.
+///
+/// # Errors
+/// [`Failure`] of kind `Unusable` when the snapshot cannot be restored on this host.
+pub fn make(
+    store: &Store,
+    snapshot: &SnapshotId,
+    home: &Sandbox,
+    control: (&Channel, BorrowedFd<'_>),
+    files: &Path,
+) -> Result<Made, Failure> {
+    let opened = snapshot::open(store, snapshot)?;
+    let image = &opened.image;
+    check_host(image, &format!("/proc/{}/root", home.init_pid())).map_err(|error| unusable(&error))?;
+    let joins = join_files(home)?.len();
+    let facts = host_facts(joins).map_err(|error| unusable(&error))?;
+    let plan = engine::plan::plan(image, &facts).map_err(|error| unusable(&error))?;
+    let pages = |fill: &engine::template::Fill<'_>| opened.pages(fill);
+    let pid = load(image, &plan, control, home.pidfd(), pages).map_err(|error| unusable(&error))?;
+    lay_out(&opened, files).map_err(|error| internal(&format!("lay out the files of {}: {error}", snapshot.0)))?;
+    Ok(Made {
+        pid,
+        clone: plan.clone.clone(),
+        operations: shown(&plan),
+        monotonic_ns: image.monotonic_ns,
+        boottime_ns: image.boottime_ns,
+        main_tid: image.pid,
+        has_files: !image.tree.is_empty(),
+    })
+}
+
+fn shown(plan: &Plan) -> Vec<String> {
+    plan.ops.iter().map(|op| engine::plan::list::Shown(op).to_string()).collect()
+}
+
+/// Lays the snapshot's files out below `files`, anew: an earlier attempt may have been interrupted.
+fn lay_out(opened: &snapshot::Opened, files: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(files) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    if opened.image.tree.is_empty() {
+        return Ok(());
+    }
+    fs::create_dir_all(files)?;
+    // The overlay shows this directory's own mode as that of `/tmp`.
+    fs::set_permissions(files, std::os::unix::fs::PermissionsExt::from_mode(0o1777))?;
+    let directory = rustix::fs::open(files, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    tree::lay_out(&opened.image, directory.as_fd(), &mut |offset, into| opened.files(offset, into))
+}
+
+/// `cgroup.procs` of every tree that the sandbox has a group in.
+///
+/// # Errors
+/// [`Failure`] when they cannot be opened.
+pub fn join_files(sandbox: &Sandbox) -> Result<Vec<OwnedFd>, Failure> {
+    let mut files = sandbox.join_files().map_err(|error| internal(&error))?;
+    if let Some(directory) = &files.unified {
+        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+        let procs = rustix::fs::openat(directory, "cgroup.procs", flags, Mode::empty());
+        files.procs.push(procs.map_err(|error| internal(&error))?);
+    }
+    Ok(files.procs)
+}
+
+impl Standing {
+    /// Takes over a template that a worker has made.
+    ///
+    /// # Errors
+    /// [`Failure`] when it has died meanwhile.
+    pub fn new(made: Made, control: Channel, home: Sandbox, files: PathBuf) -> Result<Self, (Failure, Sandbox)> {
+        let pidfd = Pid::from_raw(made.pid)
+            .ok_or(io::ErrorKind::InvalidData)
+            .map_err(io::Error::from)
+            .and_then(|pid| Ok(rustix::process::pidfd_open(pid, PidfdFlags::empty())?));
+        match pidfd {
+            Ok(pidfd) => {
+                let engine =
+                    engine::template::Template::new(control, made.clone.clone(), made.operations.clone());
+                Ok(Self { engine, pidfd, home, made, files, used: Instant::now() })
+            }
+            Err(error) => Err((internal(&format!("the new template is gone: {error}")), home)),
+        }
+    }
+
+    /// The control channel, readable when the template died.
+    pub fn control(&self) -> BorrowedFd<'_> {
+        self.engine.control()
+    }
+
+    /// The snapshot's writable files, for a lease.
+    pub fn files(&self) -> Option<PathBuf> {
+        self.made.has_files.then(|| self.files.clone())
+    }
+
+    /// What makes monotonic time go on from the snapshot.
+    pub fn clock(&self) -> ClockOffsets {
+        let now = |clock| {
+            let time = rustix::time::clock_gettime(clock);
+            time.tv_sec * 1_000_000_000 + time.tv_nsec as i64
+        };
+        ClockOffsets {
+            monotonic_ns: self.made.monotonic_ns as i64 - now(rustix::time::ClockId::Monotonic),
+            boottime_ns: self.made.boottime_ns as i64 - now(rustix::time::ClockId::Boottime),
+        }
+    }
+
+    /// Number of the environment's first process inside its sandbox.
+    pub fn main_tid(&self) -> i32 {
+        self.made.main_tid
+    }
+
+    /// Restores into a leased sandbox.
+    ///
+    /// # Errors
+    /// [`TemplateError`].
+    pub fn clone_into(&mut self, descriptors: &[BorrowedFd<'_>]) -> Result<(), TemplateError> {
+        self.used = Instant::now();
+        self.engine.clone_into(descriptors)
+    }
+
+    /// Kills the template and gives its sandbox back to be killed.
+    pub fn end(self) -> Sandbox {
+        let _ = linux::process::signal(&self.pidfd, Signal::KILL);
+        // A killed process with much memory takes a while to go; its end is waited for, so that no zombie stays.
+        let _ = rustix::process::waitid(
+            rustix::process::WaitId::PidFd(self.pidfd.as_fd()),
+            rustix::process::WaitIdOptions::EXITED,
+        );
+        self.home
+    }
+}
+
+/// A failure that makes the platform serve the request by a normal init.
+pub fn unusable(error: &dyn std::fmt::Display) -> Failure {
+    Failure { kind: FailureKind::Unusable, message: error.to_string() }
+}

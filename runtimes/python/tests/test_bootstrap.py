@@ -1,0 +1,163 @@
+"""Tests of `bootstrap.py` that need no server: search path, hook registration, renewal of random state.
+
+Each test runs the real file in an interpreter of its own, because it is about process-wide state. The client itself
+is replaced by a few lines on the search path that report what they were given; that the real client works is what the
+whole-system tests show.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BOOTSTRAP = Path(__file__).resolve().parent.parent / "bootstrap.py"
+
+REPORTING_CLIENT = """
+import json, os, sys
+def main(args):
+    hooks = sys.modules.get("snapshot_restore_py")
+    names = [hook[0].__name__ for hook in hooks.get_after_restore()] if hooks else None
+    print(json.dumps({"args": args, "path": sys.path, "hooks": names, "pythonpath": os.environ.get("PYTHONPATH"),
+                      "modules": sorted(sys.modules)}))
+"""
+
+REGISTRY = """
+_after = []
+def register_after_restore(func, *args, **kwargs):
+    _after.append((func, args, kwargs))
+    return func
+def get_after_restore():
+    return _after
+"""
+
+
+@pytest.fixture
+def runtime_dir(tmp_path: Path) -> Path:
+    """A directory like `/var/runtime`: the bootstrap beside a client that reports."""
+    home = tmp_path / "runtime"
+    (home / "awslambdaric").mkdir(parents=True)
+    (home / "awslambdaric" / "__init__.py").write_text("")
+    (home / "awslambdaric" / "__main__.py").write_text(REPORTING_CLIENT)
+    (home / "snapshot_restore_py.py").write_text(REGISTRY)
+    (home / "bootstrap.py").write_text(BOOTSTRAP.read_text())
+    (tmp_path / "task").mkdir()
+    return home
+
+
+def run_bootstrap(runtime_dir: Path, **extra: str) -> dict:
+    """Runs the bootstrap and returns what the client reported."""
+    env = {
+        "PATH": os.environ["PATH"],
+        "_HANDLER": "app.handler",
+        "LAMBDA_TASK_ROOT": str(runtime_dir.parent / "task"),
+        "LAMBDA_RUNTIME_DIR": str(runtime_dir),
+        **extra,
+    }
+    done = subprocess.run(
+        [sys.executable, "-S", str(runtime_dir / "bootstrap.py")], env=env, capture_output=True, text=True, check=True
+    )
+    return json.loads(done.stdout)
+
+
+def run_after_import(code: str) -> str:
+    """Runs `code` in a fresh interpreter in which the bootstrap is importable; returns what it printed."""
+    env = {**os.environ, "PYTHONPATH": str(BOOTSTRAP.parent)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def test_client_gets_the_handler(runtime_dir: Path) -> None:
+    assert run_bootstrap(runtime_dir)["args"] == ["awslambdaric", "app.handler"]
+
+
+def test_search_path_is_code_then_layers_then_runtime_without_host_packages(runtime_dir: Path) -> None:
+    path = run_bootstrap(runtime_dir)["path"]
+    python = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    task = str(runtime_dir.parent / "task")
+    assert path[:4] == [task, f"/opt/python/lib/{python}/site-packages", "/opt/python", str(runtime_dir)]
+    assert not [entry for entry in path[2:] if entry.endswith(("site-packages", "dist-packages"))]
+    assert len(path) == len(set(path))
+
+
+def test_pythonpath_of_the_function_replaces_the_layers(runtime_dir: Path) -> None:
+    report = run_bootstrap(runtime_dir, PYTHONPATH="/var/task/vendor")
+    assert "/opt/python" not in report["path"]
+    assert "/var/task/vendor" in report["path"]
+    assert report["pythonpath"] == "/var/task/vendor"
+
+
+def test_pythonpath_defaults_to_the_runtime(runtime_dir: Path) -> None:
+    assert run_bootstrap(runtime_dir)["pythonpath"] == str(runtime_dir)
+
+
+def test_pth_files_of_the_code_are_honored(runtime_dir: Path) -> None:
+    task = runtime_dir.parent / "task"
+    (task / "vendor").mkdir()
+    (task / "vendor.pth").write_text("vendor\n")
+    assert str(task / "vendor") in run_bootstrap(runtime_dir)["path"]
+
+
+def test_builtins_of_site_are_there(runtime_dir: Path) -> None:
+    (runtime_dir.parent / "task" / "sitecustomize.py").write_text("import sys; sys.customized = exit and help\n")
+    assert "sitecustomize" in run_bootstrap(runtime_dir)["modules"]
+
+
+def test_hook_is_registered_only_for_a_snapshot(runtime_dir: Path) -> None:
+    assert run_bootstrap(runtime_dir, AWS_LAMBDA_INITIALIZATION_TYPE="on-demand")["hooks"] is None
+    report = run_bootstrap(runtime_dir, AWS_LAMBDA_INITIALIZATION_TYPE="snap-start")
+    assert report["hooks"] == ["renew_random_state"]
+
+
+def test_nothing_costly_is_imported(runtime_dir: Path) -> None:
+    modules = run_bootstrap(runtime_dir, AWS_LAMBDA_INITIALIZATION_TYPE="snap-start")["modules"]
+    assert not {"random", "tempfile", "numpy", "ssl"} & set(modules)
+
+
+def test_renewal_without_any_module_imported_does_nothing() -> None:
+    code = (
+        "import sys, bootstrap; before = set(sys.modules); bootstrap.renew_random_state();"
+        "print(set(sys.modules) - before)"
+    )
+    assert run_after_import(code).strip() == "set()"
+
+
+def test_two_clones_of_one_random_state_differ_after_renewal() -> None:
+    code = (
+        "import bootstrap, random, tempfile\n"
+        "next(tempfile._get_candidate_names())\n"
+        "state = random.getstate()\n"
+        "def clone():\n"
+        "    random.setstate(state); bootstrap.renew_random_state(); return random.random()\n"
+        "print(len({clone() for _ in range(8)}), tempfile._name_sequence)\n"
+    )
+    assert run_after_import(code).split() == ["8", "None"]
+
+
+def test_numpy_legacy_generator_is_renewed() -> None:
+    pytest.importorskip("numpy", reason="DID NOT RUN: numpy is not installed, so its generator was not tested")
+    code = (
+        "import bootstrap, numpy\n"
+        "state = numpy.random.get_state()\n"
+        "def clone():\n"
+        "    numpy.random.set_state(state); bootstrap.renew_random_state(); return numpy.random.rand()\n"
+        "print(len({clone() for _ in range(8)}))\n"
+    )
+    assert run_after_import(code).strip() == "8"
+
+
+def test_a_failing_renewal_is_not_hidden() -> None:
+    code = (
+        "import bootstrap, random\n"
+        "def broken(): raise RuntimeError('no entropy')\n"
+        "random.seed = broken\n"
+        "try:\n"
+        "    bootstrap.renew_random_state()\n"
+        "except RuntimeError as error:\n"
+        "    print(error)\n"
+    )
+    assert run_after_import(code).strip() == "no entropy"
