@@ -70,6 +70,10 @@ pub struct ServeArguments {
     /// Invocations at one time, at most.
     #[arg(long, default_value_t = 1000, value_name = "COUNT")]
     pub concurrency: u32,
+    /// Let functions reach this TCP service of the host, at the same port of their own 127.0.0.1. They have no other
+    /// network. Can be given several times.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub expose: Vec<SocketAddr>,
     /// Leave a template whose restore failed as it is, for a debugger.
     #[arg(long)]
     pub keep_failed: bool,

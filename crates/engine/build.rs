@@ -11,7 +11,10 @@ fn main() {
     println!("cargo::rerun-if-changed=src/ops.rs");
     let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     let target = std::env::var("TARGET").expect("cargo sets TARGET");
-    assert!(target.starts_with("x86_64-"), "the process engine supports x86-64 only; this build is for {target}");
+    assert!(
+        target.starts_with("x86_64-"),
+        "the process engine supports x86-64 only; this build is for {target}"
+    );
     let rustc = std::env::var_os("RUSTC").expect("cargo sets RUSTC");
     let object = out.join("inject.o");
     run(Command::new(rustc)
@@ -22,7 +25,10 @@ fn main() {
         .arg(&object)
         .arg("inject/main.rs"));
     let linked = out.join("inject.elf");
-    run(Command::new("ld").args(["-nostdlib", "-static", "-T", "inject/link.ld", "-o"]).arg(&linked).arg(&object));
+    run(Command::new("ld")
+        .args(["-nostdlib", "-static", "-T", "inject/link.ld", "-o"])
+        .arg(&linked)
+        .arg(&object));
     let flat = out.join("inject.bin");
     run(Command::new("objcopy").args(["-O", "binary"]).arg(&linked).arg(&flat));
     check_size(&flat);

@@ -35,6 +35,7 @@ use crate::cli::{AuthMode, ServeArguments};
 /// Why the server could not start, or that the host role died.
 pub fn run(arguments: &ServeArguments, data_dir: &Path) -> Result<ExitCode> {
     start_log();
+    check(arguments)?;
     make_private(data_dir)?;
     let lock = lock_data_dir(data_dir)?;
     let listener = std::net::TcpListener::bind(arguments.listen)
@@ -45,24 +46,34 @@ pub fn run(arguments: &ServeArguments, data_dir: &Path) -> Result<ExitCode> {
         AuthMode::None => Auth::None,
         AuthMode::Sigv4 => Auth::Keys(credentials::open(data_dir, &home)?),
     };
+    // Asked while this process still has the privileges that the host role will have.
+    let lacks = crate::doctor::lacks();
     let (host, channel) = host::start(arguments, data_dir)?;
     linux::credential::drop_capabilities().context("give up the privileges of the API role")?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start threads")?;
-    let served = runtime.block_on(serve(arguments, data_dir, home, auth, listener, channel));
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start threads")?;
+    let served = runtime.block_on(serve(arguments, data_dir, Front { home, auth, listener, lacks }, channel));
     runtime.shutdown_timeout(Duration::from_secs(5));
     host.wait_for_end();
     drop(lock);
     served
 }
 
-async fn serve(
-    arguments: &ServeArguments,
-    data_dir: &Path,
+/// What was made ready before the threads were started.
+struct Front {
     home: Home,
     auth: Auth,
     listener: std::net::TcpListener,
+    lacks: Vec<String>,
+}
+
+async fn serve(
+    arguments: &ServeArguments,
+    data_dir: &Path,
+    front: Front,
     channel: Channel,
 ) -> Result<ExitCode> {
+    let Front { home, auth, listener, lacks } = front;
     let (host, events) = HostClient::start(channel).context("talk to the host role")?;
     let runtimes = Runtimes::open(data_dir.join("runtimes"));
     let parts = FleetParts {
@@ -82,7 +93,7 @@ async fn serve(
         bail!("take up the state in {}: {}", data_dir.display(), error.message);
     }
     let listener = TcpListener::from_std(listener).context("serve")?;
-    banner::print(listener.local_addr().context("serve")?, &auth, &runtimes, data_dir);
+    banner::print(listener.local_addr().context("serve")?, &auth, &runtimes, &lacks, data_dir);
     let mut interrupt = signal(SignalKind::interrupt()).context("watch for Ctrl-C")?;
     let mut terminate = signal(SignalKind::terminate()).context("watch for SIGTERM")?;
     let stop = async {
@@ -108,7 +119,31 @@ fn fleet_config(arguments: &ServeArguments, data_dir: &Path) -> FleetConfig {
     config.pool_floor = arguments.pool;
     config.pool_ceiling = config.pool_ceiling.max(arguments.pool);
     config.concurrency_max = arguments.concurrency;
+    config.exposed.clone_from(&arguments.expose);
     config
+}
+
+/// What clap cannot check by itself.
+fn check(arguments: &ServeArguments) -> Result<()> {
+    use ::host::protocol::{EXPOSED_PORTS_MAX, RUNTIME_API_PORT};
+    if arguments.expose.len() > EXPOSED_PORTS_MAX {
+        bail!(
+            "--expose was given {} times; {EXPOSED_PORTS_MAX} services are the most",
+            arguments.expose.len()
+        );
+    }
+    for (index, service) in arguments.expose.iter().enumerate() {
+        if service.port() == RUNTIME_API_PORT || service.port() == 0 {
+            bail!("--expose {service}: port {} belongs to the Runtime API or to nobody", service.port());
+        }
+        if arguments.expose[..index].iter().any(|earlier| earlier.port() == service.port()) {
+            bail!("--expose {service}: port {} was given twice", service.port());
+        }
+    }
+    if arguments.account.len() != 12 || !arguments.account.bytes().all(|byte| byte.is_ascii_digit()) {
+        bail!("--account {}: an account has twelve digits", arguments.account);
+    }
+    Ok(())
 }
 
 /// Logs of the server itself go to standard error; `RUST_LOG` chooses what.
@@ -132,6 +167,8 @@ fn lock_data_dir(dir: &Path) -> Result<std::fs::File> {
     let file = std::fs::File::create(&path).with_context(|| format!("open {}", path.display()))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(_) => bail!("another rekindle serve uses {}; stop it or choose another --data-dir", dir.display()),
+        Err(_) => {
+            bail!("another rekindle serve uses {}; stop it or choose another --data-dir", dir.display())
+        }
     }
 }

@@ -92,7 +92,7 @@ class TestFunctions:
             Timeout=7,
             MemorySize=192,
             Description="d",
-            Environment={"Variables": {"A": "1", "BB": "2"}},
+            Environment={"Variables": {"AA": "1", "BB": "2"}},
         )
         client.get_waiter("function_updated_v2").wait(FunctionName=name)
         after = client.get_function_configuration(FunctionName=name)
@@ -124,7 +124,7 @@ class TestFunctions:
         ("settings", "code"),
         [
             ({"Timeout": 901}, None),
-            ({"MemorySize": 64}, None),
+            ({"MemorySize": 10241}, None),
             ({"Environment": {"Variables": {"AWS_REGION": "x"}}}, "InvalidParameterValueException"),
             ({"Environment": {"Variables": {"BIG": "x" * 5000}}}, "InvalidParameterValueException"),
             ({"Runtime": "python2.7"}, "InvalidParameterValueException"),

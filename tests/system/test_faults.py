@@ -8,6 +8,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import System, zip_of
@@ -99,6 +100,15 @@ class TestKill:
             own_system.server.restart()
             self.check_after_restart(own_system, acknowledged)
 
+    def settled(self, client: Any, name: str, number: str) -> dict:
+        """The configuration of a version that is not being built any more: a restart begins its snapshot again."""
+        deadline = time.monotonic() + 60
+        while True:
+            status = client.get_function_configuration(FunctionName=name, Qualifier=number)
+            if status["State"] != "Pending" or time.monotonic() > deadline:
+                return status
+            time.sleep(0.2)
+
     def check_after_restart(self, system: System, acknowledged: list[str]) -> None:
         """Every acknowledged function is there, no version hangs, and every version that claims a snapshot has it."""
         client = system.client
@@ -109,7 +119,7 @@ class TestKill:
         for name in acknowledged:
             for version in client.list_versions_by_function(FunctionName=name)["Versions"][1:]:
                 number = version["Version"]
-                status = client.get_function_configuration(FunctionName=name, Qualifier=number)
+                status = self.settled(client, name, number)
                 assert status["State"] in ("Active", "Failed"), f"{name}:{number} hangs in {status['State']}"
                 if status["SnapStart"]["OptimizationStatus"] == "On":
                     claimed.add((name, number))

@@ -3,8 +3,8 @@
 //!
 //! The way of a Lambda API request: [`server`] takes the connection; `front` gives it an id, finds its operation
 //! (`routes`), checks its signature ([`sigv4`]) and reads its body within the operation's limit; `lambda` turns JSON
-//! into the words of `platform::control` and back; `respond` writes answers and errors. Deliberately absent: any rule of
-//! the service.
+//! into the words of `platform::control` and back; `respond` writes answers and errors. Deliberately absent: any
+//! rule of the service.
 
 pub mod auth;
 mod download;

@@ -1,7 +1,7 @@
 //! Which operation a request is: one table of methods and paths (Lambda service model, 2015-03-31).
 //!
-//! Old SDKs send some paths with a trailing slash; all are accepted with and without. Parameters arrive percent-encoded,
-//! an ARN as `arn%3Aaws%3A...`.
+//! Old SDKs send some paths with a trailing slash; all are accepted with and without. Parameters arrive
+//! percent-encoded, an ARN as `arn%3Aaws%3A...`.
 
 use http::Method;
 use model::limits;

@@ -231,7 +231,7 @@ async fn respond(session: &Session, id: &str, request: Request<Incoming>) -> Res
         None | Some("streaming") => {}
         Some(_) => return Err(Refusal::InvalidResponseMode),
     }
-    let sent = match read(request.into_body()).await {
+    let sent = match read(session, request.into_body()).await {
         Err(Refusal::TooLarge) => return Err(session.respond_too_large(id)),
         other => other?,
     };
@@ -251,14 +251,14 @@ async fn respond(session: &Session, id: &str, request: Request<Incoming>) -> Res
 async fn fail(session: &Session, id: &str, request: Request<Incoming>) -> Result<Answer, Refusal> {
     expect(session, id, request.headers())?;
     let error_type = error_type(request.headers());
-    let sent = read(request.into_body()).await?;
+    let sent = read(session, request.into_body()).await?;
     session.fail(id, sent.bytes, error_type.as_deref())?;
     Ok(accepted())
 }
 
 async fn init_error(session: &Session, request: Request<Incoming>) -> Result<Answer, Refusal> {
     let error_type = error_type(request.headers());
-    let sent = read(request.into_body()).await?;
+    let sent = read(session, request.into_body()).await?;
     session.init_error(sent.bytes, error_type.as_deref())?;
     Ok(accepted())
 }
@@ -268,7 +268,7 @@ async fn restore_error(session: &Session, request: Request<Incoming>) -> Result<
         return Err(Refusal::NoSuchRoute);
     }
     let error_type = error_type(request.headers());
-    let sent = read(request.into_body()).await?;
+    let sent = read(session, request.into_body()).await?;
     session.restore_error(sent.bytes, error_type.as_deref())?;
     Ok(accepted())
 }
@@ -305,7 +305,8 @@ struct Sent {
 }
 
 /// Reads a body of at most [`PAYLOAD_BYTES_MAX`]; takes memory for what arrives, not for what is announced.
-async fn read(mut body: Incoming) -> Result<Sent, Refusal> {
+async fn read(session: &Session, mut body: Incoming) -> Result<Sent, Refusal> {
+    let _room = session.room_for_body().await;
     let mut bytes = BytesMut::new();
     let mut trailers = None;
     let announced = body.size_hint().exact();

@@ -1,11 +1,11 @@
 //! AWS Signature Version 4, the receiving side (AWS General Reference, "Signature Version 4 signing process").
 //!
-//! Checking has two steps, so that a stranger's body is never read: [`Claim::read`] looks at the headers alone (is the
-//! request signed, by a known key, for this place, now?), and [`Claim::verify`] computes the signature once the body's
-//! digest is known. Signatures are compared in constant time. `UNSIGNED-PAYLOAD` is accepted, as AWS does.
+//! Checking has two steps, so that a stranger's body is never read: [`Claim::read`] looks at the headers alone (is
+//! the request signed, by a known key, for this place, now?), and [`Claim::verify`] computes the signature once the
+//! body's digest is known. Signatures are compared in constant time. `UNSIGNED-PAYLOAD` is accepted, as AWS does.
 //!
-//! Deliberately absent: presigned URLs and chunked payload signatures, which no Lambda client sends, and session tokens,
-//! because this server has one long-lived key.
+//! Deliberately absent: presigned URLs and chunked payload signatures, which no Lambda client sends, and session
+//! tokens, because this server has one long-lived key.
 
 use std::fmt::Write as _;
 
@@ -73,8 +73,8 @@ impl Claim {
     /// Reads what the headers say and refuses what cannot be valid.
     ///
     /// # Errors
-    /// `MissingAuthenticationTokenException`, `IncompleteSignatureException`, `UnrecognizedClientException` for another
-    /// key, `InvalidSignatureException` for another place or time.
+    /// `MissingAuthenticationTokenException`, `IncompleteSignatureException`, `UnrecognizedClientException` for
+    /// another key, `InvalidSignatureException` for another place or time.
     pub fn read(headers: &HeaderMap, credentials: &Credentials, now: Timestamp) -> Result<Self, ApiError> {
         let header = headers.get(AUTHORIZATION).ok_or_else(ApiError::missing_authentication)?;
         let authorization = parse_authorization(header.as_bytes())?;
@@ -290,8 +290,8 @@ fn canonical_query(query: &str) -> Result<String, ApiError> {
     Ok(joined.join("&"))
 }
 
-/// Percent-encodes all but unreserved characters and those in `keep`. The path is encoded once more on top of what was
-/// sent, as for every service but S3.
+/// Percent-encodes all but unreserved characters and those in `keep`. The path is encoded once more on top of what
+/// was sent, as for every service but S3.
 fn encode(text: &str, keep: &str, out: &mut String) {
     for byte in text.bytes() {
         let character = char::from(byte);

@@ -35,8 +35,9 @@ fn processor() -> Ability {
 }
 
 fn page_scan() -> Ability {
-    let asked = File::open("/proc/self/pagemap")
-        .and_then(|pagemap| scan(&pagemap, 1 << 20, 1 << 21, Query { any: page::PRESENT, ..Query::default() }));
+    let asked = File::open("/proc/self/pagemap").and_then(|pagemap| {
+        scan(&pagemap, 1 << 20, 1 << 21, Query { any: page::PRESENT, ..Query::default() })
+    });
     Ability {
         subject: "page map scan",
         present: asked.is_ok(),
@@ -62,7 +63,11 @@ fn tracing() -> Ability {
     Ability {
         subject: "process tracing",
         present,
-        detail: if scope.is_empty() { "unrestricted".to_owned() } else { format!("ptrace_scope {}", scope.trim()) },
+        detail: if scope.is_empty() {
+            "unrestricted".to_owned()
+        } else {
+            format!("ptrace_scope {}", scope.trim())
+        },
         remedy: "checkpoints need ptrace; as root: sysctl kernel.yama.ptrace_scope=1 (after a boot without 3)",
     }
 }

@@ -594,8 +594,9 @@ fn check(image: &Image) -> Result<(), &'static str> {
     if !descriptors_whole {
         return Err("its descriptors are not in order");
     }
-    let records_whole = image.signal_actions.iter().all(|action| action.action.len() == 4 && action.signal <= 64)
-        && image.interval_timers.iter().all(|timer| timer.value.len() == 4);
+    let records_whole =
+        image.signal_actions.iter().all(|action| action.action.len() == 4 && action.signal <= 64)
+            && image.interval_timers.iter().all(|timer| timer.value.len() == 4);
     if records_whole { Ok(()) } else { Err("its signal actions or timers are not whole") }
 }
 
@@ -625,7 +626,9 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused_and_never_panics() {
-        for bytes in [&b""[..], b"\xff\xff\xff\xff", b"\x08\x02", &[0x08, 0x01], &[0x52, 0xff, 0xff, 0xff, 0xff, 0x0f]] {
+        for bytes in
+            [&b""[..], b"\xff\xff\xff\xff", b"\x08\x02", &[0x08, 0x01], &[0x52, 0xff, 0xff, 0xff, 0xff, 0x0f]]
+        {
             assert!(decode(bytes).is_err());
         }
     }

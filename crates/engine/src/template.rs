@@ -14,7 +14,7 @@ use linux::inject::{self, Block};
 use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::image::{Image, PageRun};
-use crate::ops::{Context, DONE, DESCRIPTOR_SLOTS, Op, Report, Reporter, Request, SLOTS};
+use crate::ops::{Context, DESCRIPTOR_SLOTS, DONE, Op, Report, Reporter, Request, SLOTS};
 use crate::plan::area::CODE_BYTES;
 use crate::plan::list::Shown;
 use crate::plan::{HostFacts, Plan};
@@ -100,7 +100,8 @@ pub fn load(
         control: plan.control,
         namespaces,
     };
-    let pid = inject::spawn(&block, control.1).map_err(|source| TemplateError::Call { doing: "start", source })?;
+    let pid =
+        inject::spawn(&block, control.1).map_err(|source| TemplateError::Call { doing: "start", source })?;
     let made = fill(image, plan, control.0, pid, pages);
     if made.is_err() {
         kill(pid);
@@ -192,8 +193,11 @@ impl Template {
     /// [`TemplateError`]; whatever stands in the sandbox then is to be killed.
     pub fn clone_into(&mut self, descriptors: &[BorrowedFd<'_>]) -> Result<(), TemplateError> {
         self.sequence += 1;
-        let mut conversation =
-            Conversation { control: &self.control, shown: &|index| self.operations.get(index).cloned(), sequence: self.sequence };
+        let mut conversation = Conversation {
+            control: &self.control,
+            shown: &|index| self.operations.get(index).cloned(),
+            sequence: self.sequence,
+        };
         conversation.run_with_child(&self.clone, descriptors, CLONE_TIMEOUT)
     }
 }
@@ -343,7 +347,9 @@ pub fn check_host(image: &Image, root: &str) -> Result<(), TemplateError> {
     let pid = std::process::id() as i32;
     let vdso = crate::checkpoint::own_vdso(pid).map_err(|error| TemplateError::Host(error.to_string()))?;
     if vdso != image.host.vdso {
-        return refuse("it was made under another kernel (the vDSO differs); publish the version again".to_owned());
+        return refuse(
+            "it was made under another kernel (the vDSO differs); publish the version again".to_owned(),
+        );
     }
     let flags = crate::checkpoint::cpu_flags().map_err(|error| TemplateError::Host(error.to_string()))?;
     if let Some(missing) = image.host.cpu_flags.iter().find(|flag| !flags.contains(flag)) {

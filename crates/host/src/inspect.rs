@@ -14,7 +14,8 @@ use crate::template::unusable;
 /// # Errors
 /// [`Failure`] when the snapshot cannot be read or planned for.
 pub fn plan(data_dir: &Path, snapshot: &str) -> Result<String, Failure> {
-    let store = Store::open(&data_dir.join("snapshots"), &data_dir.join("keys")).map_err(|error| internal(&error))?;
+    let store =
+        Store::open(&data_dir.join("snapshots"), &data_dir.join("keys")).map_err(|error| internal(&error))?;
     let opened = snapshot::open(&store, &SnapshotId(snapshot.to_owned()))?;
     let facts = host_facts(JOINS_USUAL).map_err(|error| unusable(&error))?;
     let plan = engine::plan::plan(&opened.image, &facts).map_err(|error| unusable(&error))?;

@@ -66,8 +66,13 @@ impl Pools {
 /// The sandbox crate's view of a root.
 #[must_use]
 pub fn layout(root: &RootSpec) -> RootLayout {
-    let bind = |bind: &crate::protocol::Bind| RootBind { source: bind.source.clone(), target: bind.target.clone() };
-    RootLayout { name: root.name.clone(), binds: root.binds.iter().map(bind).collect() }
+    let bind =
+        |bind: &crate::protocol::Bind| RootBind { source: bind.source.clone(), target: bind.target.clone() };
+    RootLayout {
+        name: root.name.clone(),
+        binds: root.binds.iter().map(bind).collect(),
+        exposed_ports: root.exposed_ports.clone(),
+    }
 }
 
 #[cfg(test)]
@@ -76,7 +81,7 @@ mod tests {
 
     #[test]
     fn a_pool_is_filled_to_its_target_and_refilled_when_one_is_taken() {
-        let root = RootSpec { name: "python3.12".to_owned(), binds: Vec::new() };
+        let root = RootSpec { name: "python3.12".to_owned(), binds: Vec::new(), exposed_ports: Vec::new() };
         let mut pools = Pools::default();
         assert_eq!(pools.wanted(), None);
         pools.set_target(&root, 1);
@@ -91,7 +96,7 @@ mod tests {
 
     #[test]
     fn a_root_that_cannot_be_made_is_not_tried_for_ever() {
-        let root = RootSpec { name: "broken".to_owned(), binds: Vec::new() };
+        let root = RootSpec { name: "broken".to_owned(), binds: Vec::new(), exposed_ports: Vec::new() };
         let mut pools = Pools::default();
         pools.set_target(&root, 2);
         pools.started(&root);

@@ -20,6 +20,9 @@ pub const MESSAGE_BYTES_MAX: usize = 256 * 1024;
 /// `AWS_LAMBDA_RUNTIME_API` of every snapshot, so it never changes.
 pub const RUNTIME_API_PORT: u16 = 9001;
 
+/// How many services of the host functions may reach: their sockets travel in one message.
+pub const EXPOSED_PORTS_MAX: usize = 64;
+
 /// A sandbox: numbered by the host role, never reused while it lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct SandboxId(pub u64);
@@ -35,6 +38,10 @@ pub struct RootSpec {
     pub name: String,
     /// Read-only binds beyond the system directories (`/usr`, `/lib*`, `/bin` and a few files of `/etc`).
     pub binds: Vec<Bind>,
+    /// Ports of the sandbox's own loopback on which the server listens, besides the Runtime API's: the services of the
+    /// host that functions may reach. At most [`EXPOSED_PORTS_MAX`].
+    #[serde(default)]
+    pub exposed_ports: Vec<u16>,
 }
 
 /// One read-only bind mount.
@@ -123,6 +130,12 @@ pub enum Command {
         lease: Lease,
         /// Which snapshot.
         snapshot: SnapshotId,
+    },
+    /// Init or restore is over: from now on the environment gets only the share of processors that belongs to its
+    /// memory size. Until then it has whole processors, as an init on AWS Lambda has. [`Answer::Done`].
+    Settled {
+        /// The environment.
+        sandbox: SandboxId,
     },
     /// Stop every process of the environment from running. [`Answer::Done`].
     Freeze {
@@ -229,9 +242,10 @@ pub enum FailureKind {
 /// What the host role says unasked.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Event {
-    /// A sandbox waits ready. Four descriptors come with it, in this order: a listening TCP socket bound to the
+    /// A sandbox waits ready. These descriptors come with it, in this order: a listening TCP socket bound to the
     /// sandbox's own `127.0.0.1:9001`; the server's side of the fresh connection that a restored environment's
-    /// pending request continues on (already accepted); the read end of the sandbox's stdout; of its stderr.
+    /// pending request continues on (already accepted); the read end of the sandbox's stdout; of its stderr;
+    /// then a listening TCP socket for each exposed port of the root, in their order.
     SandboxReady {
         /// The new sandbox.
         sandbox: SandboxId,

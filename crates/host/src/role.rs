@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use engine::checkpoint::Subject;
 use linux::channel::Channel;
@@ -33,6 +33,9 @@ const FILES: &str = "snapshot-files";
 const TEMPLATES_MAX: usize = 64;
 /// Limit of open descriptors, as AWS Lambda has it.
 const OPEN_FILES_MAX: u64 = 1024;
+
+/// How long the end of the role may take.
+const END_MAX: Duration = Duration::from_secs(5);
 
 /// What the host role is told at its start.
 #[derive(Debug, Clone)]
@@ -87,7 +90,9 @@ pub fn run(channel: Channel, config: Config) -> Result<(), RoleError> {
         workers: HashMap::new(),
         templates: HashMap::new(),
     };
-    role.serve()
+    let served = role.serve();
+    role.end();
+    served
 }
 
 struct Role {
@@ -118,6 +123,8 @@ struct Held {
     lease: Option<Lease>,
     stdout_inode: u64,
     stderr_inode: u64,
+    /// `cgroup.procs` of its groups, opened ahead for a clone to join.
+    joins: Vec<OwnedFd>,
 }
 
 /// What a worker was asked to do.
@@ -129,7 +136,10 @@ enum Task {
 enum TemplateState {
     /// Its sandbox or its worker is on the way; these requests wait for it.
     Coming(Vec<Waiting>),
-    Standing { number: u64, standing: Box<Standing> },
+    Standing {
+        number: u64,
+        standing: Box<Standing>,
+    },
 }
 
 enum Waiting {
@@ -165,6 +175,36 @@ impl Role {
         }
     }
 
+    /// Kills everything that this role made and waits until it is gone, within [`END_MAX`].
+    fn end(&mut self) {
+        for (_, (worker, _)) in self.workers.drain() {
+            drop(worker);
+        }
+        for (_, (starting, _)) in self.starting.drain() {
+            starting.kill(&mut self.reaper);
+        }
+        for (_, held) in self.sandboxes.drain() {
+            held.sandbox.kill(&mut self.reaper);
+        }
+        for (_, state) in self.templates.drain() {
+            if let TemplateState::Standing { standing, .. } = state {
+                standing.end().kill(&mut self.reaper);
+            }
+        }
+        let deadline = Instant::now() + END_MAX;
+        while let Some(tick_ms) = self.reaper.next_tick_ms() {
+            if Instant::now() > deadline {
+                tracing::warn!(
+                    remaining = self.reaper.remaining(),
+                    "sandboxes resist; the next start removes them"
+                );
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(tick_ms));
+            self.reaper.tick();
+        }
+    }
+
     fn number(&mut self) -> u64 {
         self.next_number += 1;
         self.next_number
@@ -196,10 +236,10 @@ impl Role {
             }
             Command::Prepare { snapshot } => self.with_template(snapshot, Waiting::Prepare { request }),
             Command::Restore { sandbox, lease, snapshot } => {
-                let waiting =
-                    Waiting::Restore { request, sandbox: sandbox.0, lease, since: Instant::now() };
+                let waiting = Waiting::Restore { request, sandbox: sandbox.0, lease, since: Instant::now() };
                 self.with_template(snapshot, waiting)
             }
+            Command::Settled { sandbox } => Some(self.settled(sandbox.0)),
             Command::Freeze { sandbox } => Some(self.steer(sandbox.0, Sandbox::freeze)),
             Command::Thaw { sandbox } => Some(self.steer(sandbox.0, Sandbox::thaw)),
             Command::Kill { sandbox } => {
@@ -208,9 +248,10 @@ impl Role {
             }
             Command::Delete { snapshot } => Some(self.delete(&snapshot)),
             Command::Retain { snapshots } => Some(self.retain(&snapshots)),
-            Command::Usage { sandbox } => Some(self.held(sandbox.0).map(|held| Answer::Usage {
-                memory_peak_mib: held.sandbox.memory_peak_mib(),
-            })),
+            Command::Usage { sandbox } => Some(
+                self.held(sandbox.0)
+                    .map(|held| Answer::Usage { memory_peak_mib: held.sandbox.memory_peak_mib() }),
+            ),
         }
     }
 
@@ -293,10 +334,16 @@ impl Role {
         let inode = |end: &OwnedFd| rustix::fs::fstat(end).map_or(0, |stat| stat.st_ino);
         let (stdout_inode, stderr_inode) = (inode(&ends.stdout), inode(&ends.stderr));
         let event = Event::SandboxReady { sandbox: SandboxId(number), root: root.clone() };
-        let descriptors =
-            [ends.listener.as_fd(), ends.connection.as_fd(), ends.stdout.as_fd(), ends.stderr.as_fd()];
+        let mut descriptors =
+            vec![ends.listener.as_fd(), ends.connection.as_fd(), ends.stdout.as_fd(), ends.stderr.as_fd()];
+        descriptors.extend(ends.exposed.iter().map(AsFd::as_fd));
         self.event(event, &descriptors);
-        self.sandboxes.insert(number, Held { sandbox, root, lease: None, stdout_inode, stderr_inode });
+        let joins = join_files(&sandbox).unwrap_or_else(|failure| {
+            tracing::error!(sandbox = number, "its clone will not join its groups: {failure}");
+            Vec::new()
+        });
+        let held = Held { sandbox, root, lease: None, stdout_inode, stderr_inode, joins };
+        self.sandboxes.insert(number, held);
     }
 
     fn reports(&mut self, number: u64) {
@@ -328,7 +375,7 @@ impl Role {
         let held = self.held(number)?;
         let granted = held.sandbox.lease(&lease_of(&lease, None, None)).map_err(|error| internal(&error))?;
         drop(granted);
-        held.sandbox.limit(lease.memory_mib).map_err(|error| internal(&error))?;
+        held.sandbox.set_memory_limit(lease.memory_mib).map_err(|error| internal(&error))?;
         let program = ExecSpec {
             argv: init.argv,
             env: init.env.into_iter().collect(),
@@ -339,6 +386,15 @@ impl Role {
         held.lease = Some(lease);
         self.reports(number);
         Ok(Answer::Started)
+    }
+
+    /// Gives the environment the share of processors of its memory size.
+    fn settled(&mut self, number: u64) -> Outcome {
+        let held = self.held(number)?;
+        if let Some(lease) = &held.lease {
+            held.sandbox.set_cpu_limit(lease.memory_mib).map_err(|error| internal(&error))?;
+        }
+        Ok(Answer::Done)
     }
 
     fn steer(
@@ -449,7 +505,10 @@ impl Role {
     /// Serves `waiting` from the snapshot's template, which is made if there is none.
     fn with_template(&mut self, snapshot: SnapshotId, waiting: Waiting) -> Option<Outcome> {
         match self.templates.get_mut(&snapshot) {
-            Some(TemplateState::Standing { .. }) => Some(self.serve_waiting(&snapshot, &waiting)),
+            Some(TemplateState::Standing { .. }) => {
+                self.serve_waiting(&snapshot, &waiting);
+                None
+            }
             Some(TemplateState::Coming(queue)) => {
                 queue.push(waiting);
                 None
@@ -474,14 +533,15 @@ impl Role {
 
     fn make_template(&mut self, snapshot: SnapshotId, mut home: Sandbox, lease: &Lease) {
         let files = self.config.data_dir.join(FILES).join(&snapshot.0);
-        let made = home.lease(&lease_of(lease, None, None)).map_err(|error| internal(&error)).and_then(|_| {
-            let (control, inner) = Channel::pair().map_err(|error| internal(&error))?;
-            let store = self.store.clone();
-            let (name, place) = (snapshot.clone(), files.clone());
-            let work = || template::make(&store, &name, &home, (&control, inner.as_fd()), &place);
-            let worker = Worker::start(work).map_err(|error| internal(&error))?;
-            Ok((worker, control))
-        });
+        let made =
+            home.lease(&lease_of(lease, None, None)).map_err(|error| internal(&error)).and_then(|_| {
+                let (control, inner) = Channel::pair().map_err(|error| internal(&error))?;
+                let store = self.store.clone();
+                let (name, place) = (snapshot.clone(), files.clone());
+                let work = || template::make(&store, &name, &home, (&control, inner.as_fd()), &place);
+                let worker = Worker::start(work).map_err(|error| internal(&error))?;
+                Ok((worker, control))
+            });
         match made {
             Ok((worker, control)) => {
                 let task = Task::Template { snapshot: snapshot.clone(), control, home, files };
@@ -542,15 +602,14 @@ impl Role {
             Err(failure) => Some(failure),
         };
         for waiting in queue {
-            let result = match &failure {
+            match &failure {
                 None => self.serve_waiting(snapshot, &waiting),
                 Some(failure) => {
                     self.forget(&waiting);
-                    Err(failure.clone())
+                    let (Waiting::Prepare { request } | Waiting::Restore { request, .. }) = waiting;
+                    self.reply(request, Err(failure.clone()));
                 }
-            };
-            let (Waiting::Prepare { request } | Waiting::Restore { request, .. }) = waiting;
-            self.reply(request, result);
+            }
         }
     }
 
@@ -565,20 +624,36 @@ impl Role {
         }
     }
 
-    fn serve_waiting(&mut self, snapshot: &SnapshotId, waiting: &Waiting) -> Outcome {
+    /// Answers a request whose template stands.
+    fn serve_waiting(&mut self, snapshot: &SnapshotId, waiting: &Waiting) {
         match waiting {
-            Waiting::Prepare { .. } => Ok(Answer::Done),
-            Waiting::Restore { sandbox, lease, since, .. } => {
+            Waiting::Prepare { request } => self.reply(*request, Ok(Answer::Done)),
+            Waiting::Restore { request, sandbox, lease, since } => {
                 let outcome = self.restore(*sandbox, lease, snapshot);
                 if let Err(failure) = &outcome {
                     tracing::error!(snapshot = snapshot.0, sandbox, "restore failed: {failure}");
                 }
-                outcome.map(|()| Answer::Restored { restore_us: since.elapsed().as_micros() as u64 })
+                let main_tid = outcome.as_ref().ok().copied();
+                let restore_us = since.elapsed().as_micros() as u64;
+                self.reply(*request, outcome.map(|_| Answer::Restored { restore_us }));
+                if let Some(main_tid) = main_tid {
+                    self.watch_clone(*sandbox, main_tid);
+                }
             }
         }
     }
 
-    fn restore(&mut self, number: u64, lease: &Lease, snapshot: &SnapshotId) -> Result<(), Failure> {
+    /// Has the sandbox report the end of its clone. Nobody waits for this: init remembers an earlier end.
+    fn watch_clone(&mut self, number: u64, main_tid: i32) {
+        let Some(held) = self.sandboxes.get_mut(&number) else { return };
+        if let Err(error) = held.sandbox.watch(main_tid, None) {
+            tracing::error!(%error, sandbox = number, "the end of an environment will not be noticed");
+        }
+        self.reports(number);
+    }
+
+    /// Gives the number of the clone's main thread inside its sandbox.
+    fn restore(&mut self, number: u64, lease: &Lease, snapshot: &SnapshotId) -> Result<i32, Failure> {
         let root = self.held(number)?.root.clone();
         self.pools.taken(&root);
         let Some(TemplateState::Standing { standing, .. }) = self.templates.get_mut(snapshot) else {
@@ -597,9 +672,7 @@ impl Role {
             }
             return Err(failure);
         }
-        held.sandbox.watch(main_tid, None).map_err(|error| internal(&error))?;
-        self.reports(number);
-        Ok(())
+        Ok(main_tid)
     }
 
     fn template_died(&mut self, number: u64) {
@@ -608,7 +681,10 @@ impl Role {
             _ => None,
         });
         if let Some(snapshot) = dead {
-            tracing::warn!(snapshot = snapshot.0, "the template has died; it is made again when it is needed");
+            tracing::warn!(
+                snapshot = snapshot.0,
+                "the template has died; it is made again when it is needed"
+            );
             self.drop_template(&snapshot);
         }
     }
@@ -646,11 +722,10 @@ impl Role {
 fn clone_into(standing: &mut Standing, held: &mut Held, lease: &Lease) -> Result<(), Failure> {
     let wanted = lease_of(lease, standing.files(), Some(standing.clock()));
     let grant = held.sandbox.lease(&wanted).map_err(|error| internal(&error))?;
-    held.sandbox.limit(lease.memory_mib).map_err(|error| internal(&error))?;
+    held.sandbox.set_memory_limit(lease.memory_mib).map_err(|error| internal(&error))?;
     let time = grant.time_namespace.ok_or_else(|| internal(&"the sandbox gave no time namespace"))?;
     let used = || internal(&"the sandbox was used before");
     let ends = held.sandbox.take_environment_ends().ok_or_else(used)?;
-    let joins = join_files(&held.sandbox)?;
     let mut descriptors = vec![
         held.sandbox.pidfd(),
         time.as_fd(),
@@ -658,15 +733,11 @@ fn clone_into(standing: &mut Standing, held: &mut Held, lease: &Lease) -> Result
         ends.stderr.as_fd(),
         ends.connection.as_fd(),
     ];
-    descriptors.extend(joins.iter().map(AsFd::as_fd));
+    descriptors.extend(held.joins.iter().map(AsFd::as_fd));
     standing.clone_into(&descriptors).map_err(|error| unusable(&error))
 }
 
-fn lease_of(
-    lease: &Lease,
-    files: Option<PathBuf>,
-    clock: Option<sandbox::ClockOffsets>,
-) -> sandbox::Lease {
+fn lease_of(lease: &Lease, files: Option<PathBuf>, clock: Option<sandbox::ClockOffsets>) -> sandbox::Lease {
     sandbox::Lease {
         tmp_mib: lease.tmp_mib,
         task_dir: Some(lease.task_dir.clone()),

@@ -67,7 +67,8 @@ pub fn make(
     let plan = engine::plan::plan(image, &facts).map_err(|error| unusable(&error))?;
     let pages = |fill: &engine::template::Fill<'_>| opened.pages(fill);
     let pid = load(image, &plan, control, home.pidfd(), pages).map_err(|error| unusable(&error))?;
-    lay_out(&opened, files).map_err(|error| internal(&format!("lay out the files of {}: {error}", snapshot.0)))?;
+    lay_out(&opened, files)
+        .map_err(|error| internal(&format!("lay out the files of {}: {error}", snapshot.0)))?;
     Ok(Made {
         pid,
         clone: plan.clone.clone(),
@@ -95,7 +96,8 @@ fn lay_out(opened: &snapshot::Opened, files: &Path) -> io::Result<()> {
     fs::create_dir_all(files)?;
     // The overlay shows this directory's own mode as that of `/tmp`.
     fs::set_permissions(files, std::os::unix::fs::PermissionsExt::from_mode(0o1777))?;
-    let directory = rustix::fs::open(files, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let directory =
+        rustix::fs::open(files, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     tree::lay_out(&opened.image, directory.as_fd(), &mut |offset, into| opened.files(offset, into))
 }
 
@@ -118,7 +120,12 @@ impl Standing {
     ///
     /// # Errors
     /// [`Failure`] when it has died meanwhile.
-    pub fn new(made: Made, control: Channel, home: Sandbox, files: PathBuf) -> Result<Self, (Failure, Sandbox)> {
+    pub fn new(
+        made: Made,
+        control: Channel,
+        home: Sandbox,
+        files: PathBuf,
+    ) -> Result<Self, (Failure, Sandbox)> {
         let pidfd = Pid::from_raw(made.pid)
             .ok_or(io::ErrorKind::InvalidData)
             .map_err(io::Error::from)

@@ -65,7 +65,8 @@ impl Worker {
         );
         let lost = || Failure {
             kind: FailureKind::Internal,
-            message: "the worker process died before it answered; see the server's log and the kernel's".to_owned(),
+            message: "the worker process died before it answered; see the server's log and the kernel's"
+                .to_owned(),
         };
         Some(serde_json::from_slice(&self.collected).unwrap_or_else(|_| Err(lost())))
     }

@@ -114,7 +114,7 @@ impl Driver {
         process.arg(ROLE).arg(directory.path());
         let inner: OwnedFd = inner.into();
         let role = spawn_with_descriptor(&mut process, inner)?;
-        let root = RootSpec { name: "python3".to_owned(), binds: Vec::new() };
+        let root = RootSpec { name: "python3".to_owned(), binds: Vec::new(), exposed_ports: Vec::new() };
         let mut driver =
             Self { role, channel, next: 0, ready: Vec::new(), exits: Vec::new(), directory, root };
         let pool = Command::Pool { root: driver.root.clone(), ready: 3 };
@@ -177,8 +177,11 @@ impl Driver {
         self.ask(Command::Init { sandbox: ready.sandbox, lease, init })??;
         let (connection, peer) = ready.listener.accept()?;
         connection.set_read_timeout(Some(Duration::from_secs(20)))?;
-        let mut environment =
-            Environment { sandbox: ready.sandbox, connection: BufReader::new(connection), stderr: ready.stderr };
+        let mut environment = Environment {
+            sandbox: ready.sandbox,
+            connection: BufReader::new(connection),
+            stderr: ready.stderr,
+        };
         ensure!(environment.line()? == "ready", "the guest has not announced itself");
         Ok((environment, peer.port()))
     }
@@ -272,14 +275,44 @@ fn a_clone_is_what_was_checkpointed() -> Result<()> {
     let mut clone = driver.restore(&snapshot)?;
     let after = clone.ask("probe")?;
     for field in [
-        "pid", "tid", "ppid", "uid", "gid", "groups", "heap", "shared", "pipe", "eventfd", "tmp", "rest", "counter",
-        "cwd", "dumpable", "children", "descriptors", "threads",
+        "pid",
+        "tid",
+        "ppid",
+        "uid",
+        "gid",
+        "groups",
+        "heap",
+        "shared",
+        "pipe",
+        "eventfd",
+        "tmp",
+        "rest",
+        "counter",
+        "cwd",
+        "dumpable",
+        "children",
+        "descriptors",
+        "threads",
     ] {
         ensure!(before[field] == after[field], "{field}: {} became {}", before[field], after[field]);
     }
-    for field in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp", "Threads", "SigCgt", "SigBlk"] {
+    for field in [
+        "CapInh",
+        "CapPrm",
+        "CapEff",
+        "CapBnd",
+        "CapAmb",
+        "NoNewPrivs",
+        "Seccomp",
+        "Threads",
+        "SigCgt",
+        "SigBlk",
+    ] {
         let line = |probe: &Value| {
-            text(probe, "status").lines().find(|line| line.starts_with(&format!("{field}:"))).map(str::to_owned)
+            text(probe, "status")
+                .lines()
+                .find(|line| line.starts_with(&format!("{field}:")))
+                .map(str::to_owned)
         };
         ensure!(line(&before) == line(&after), "{:?} became {:?}", line(&before), line(&after));
     }
@@ -333,7 +366,10 @@ fn a_large_heap_comes_back_whole() -> Result<()> {
     let mut clone = driver.restore(&snapshot)?;
     ensure!(clone.ask("ping")? == "pong", "a wrong answer");
     println!("restore of 300 MiB: {:?}", start.elapsed());
-    ensure!(clone.ask("hashlib.sha256(HEAP).hexdigest() == HEAP_DIGEST")? == Value::Bool(true), "the heap differs");
+    ensure!(
+        clone.ask("hashlib.sha256(HEAP).hexdigest() == HEAP_DIGEST")? == Value::Bool(true),
+        "the heap differs"
+    );
     Ok(())
 }
 
@@ -341,7 +377,8 @@ fn a_damaged_snapshot_is_refused() -> Result<()> {
     let mut driver = Driver::start()?;
     let snapshot = driver.snapshot("damaged", &[])?;
     let chunks = driver.directory.path().join("snapshots/chunks");
-    let largest = files_below(&chunks)?.into_iter().max_by_key(|path| path.metadata().map_or(0, |data| data.len()));
+    let largest =
+        files_below(&chunks)?.into_iter().max_by_key(|path| path.metadata().map_or(0, |data| data.len()));
     let largest = largest.context("no chunk")?;
     let mut bytes = Vec::new();
     std::fs::File::open(&largest)?.read_to_end(&mut bytes)?;
@@ -371,7 +408,8 @@ fn a_child_process_is_refused() -> Result<()> {
     environment.ask("os.posix_spawn('/bin/sleep', ['sleep', '60'], {})")?;
     let snapshot = SnapshotId("child".to_owned());
     let sandbox = environment.sandbox;
-    let failure = driver.ask(Command::Checkpoint { sandbox, snapshot, pending_port })?.err().context("not refused")?;
+    let failure =
+        driver.ask(Command::Checkpoint { sandbox, snapshot, pending_port })?.err().context("not refused")?;
     ensure!(failure.kind == host::protocol::FailureKind::Unsupported, "{failure:?}");
     ensure!(failure.message.contains("sleep"), "the child is not named: {failure}");
     Ok(())

@@ -103,7 +103,7 @@ async fn a_snapshot_belongs_to_the_version_it_was_built_for() {
     meta.create_function(&latest, &FunctionExtras::default(), None).await.expect("new");
     let pending = meta.publish(&latest, latest.revision_id, version_of(&latest)).await.expect("current");
     let id = pending.snapshot.expect("SnapStart is on");
-    assert_eq!(meta.unfinished().await.expect("readable"), [pending.clone()]);
+    assert_eq!(meta.unfinished().await.expect("readable"), std::slice::from_ref(&pending));
     assert_eq!(meta.snapshots().await.expect("readable")[0].state, SnapshotState::Building);
 
     let ready = settled(&pending, Event::Settled);
@@ -158,7 +158,7 @@ async fn aliases_never_lead_nowhere() {
     let deleted = meta.delete_version(&latest.name, 1).await;
     assert!(matches!(deleted, Err(MetaError::InUse(names)) if names == "live"));
     let found = meta.aliases(&latest.name, Some(Version::Number(1)), None, 10).await.expect("readable");
-    assert_eq!(found, [live.clone()]);
+    assert_eq!(found, std::slice::from_ref(&live));
     assert!(meta.delete_alias(&latest.name, &live.name).await.expect("there"));
     assert!(!meta.delete_alias(&latest.name, &live.name).await.expect("readable"));
 }

@@ -170,9 +170,9 @@ impl FunctionReference {
     /// `:qualifier`) together with the query parameter `Qualifier`.
     ///
     /// # Errors
-    /// `ValidationException` for a malformed name, `InvalidParameterValueException` for a name that is too long or for
-    /// qualifiers that disagree, `ResourceNotFoundException` for another region, `AccessDeniedException` for another
-    /// account.
+    /// `ValidationException` for a malformed name, `InvalidParameterValueException` for a name that is too long or
+    /// for qualifiers that disagree, `ResourceNotFoundException` for another region, `AccessDeniedException` for
+    /// another account.
     pub fn parse(home: &Home, text: &str, qualifier: Option<&str>) -> Result<Self, ApiError> {
         let parts = split(text)?;
         if let Some(region) = parts.region.filter(|region| *region != home.region) {
@@ -305,8 +305,8 @@ impl fmt::Display for Qualifier {
     }
 }
 
-/// Reads a role ARN: `arn:(aws[a-zA-Z-]*)?:iam::\d{12}:role/?[a-zA-Z_0-9+=,.@\-_/]+`. No role is ever assumed here; it is
-/// kept because clients send it and expect it back.
+/// Reads a role ARN: `arn:(aws[a-zA-Z-]*)?:iam::\d{12}:role/?[a-zA-Z_0-9+=,.@\-_/]+`. No role is ever assumed here;
+/// it is kept because clients send it and expect it back.
 pub fn is_role_arn(text: &str) -> bool {
     let Some(rest) = text.strip_prefix("arn:") else { return false };
     let Some((partition, rest)) = rest.split_once(":iam::") else { return false };

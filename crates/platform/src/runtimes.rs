@@ -50,7 +50,7 @@ pub struct InstalledRuntime {
 impl InstalledRuntime {
     /// The root file system that sandboxes of this runtime share.
     pub fn root_spec(&self) -> RootSpec {
-        RootSpec { name: self.id.clone(), binds: self.binds.clone() }
+        RootSpec { name: self.id.clone(), binds: self.binds.clone(), exposed_ports: Vec::new() }
     }
 
     /// What the log lines `INIT_START` and `RESTORE_START` call the runtime, such as `python:3.12.v1`

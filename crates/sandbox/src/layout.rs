@@ -34,6 +34,8 @@ pub struct RootLayout {
     pub name: String,
     /// Read-only binds beyond the system directories, mounted in this order.
     pub binds: Vec<RootBind>,
+    /// Ports of the sandbox's own loopback, besides the Runtime API's, on which a socket of the server's listens.
+    pub exposed_ports: Vec<u16>,
 }
 
 /// One read-only bind mount.

@@ -158,8 +158,10 @@ impl Starting {
             Err(_) => return Err(self.fail(reaper, None)),
         };
         match serde_json::from_slice(&message.bytes) {
-            Ok(FromInit::Ready) => match <[OwnedFd; 7]>::try_from(message.descriptors) {
-                Ok(ends) => Ok(Sandbox::new(self.id, self.child, self.channel, self.group, ends)),
+            Ok(FromInit::Ready) => match split(message.descriptors) {
+                Ok((ends, exposed)) => {
+                    Ok(Sandbox::new(self.id, self.child, self.channel, self.group, ends, exposed))
+                }
                 Err(_) => Err(self.unexpected(reaper, "a wrong number of descriptors")),
             },
             Ok(FromInit::Failed { stage, message }) => {
@@ -191,6 +193,12 @@ impl AsFd for Starting {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.channel.as_fd()
     }
+}
+
+/// The seven descriptors that every sandbox announces, and those of its exposed ports.
+fn split(mut descriptors: Vec<OwnedFd>) -> Result<([OwnedFd; 7], Vec<OwnedFd>), Vec<OwnedFd>> {
+    let exposed = descriptors.split_off(descriptors.len().min(7));
+    <[OwnedFd; 7]>::try_from(descriptors).map(|ends| (ends, exposed))
 }
 
 /// Why a starting sandbox is not ready.

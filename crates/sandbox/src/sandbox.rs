@@ -57,6 +57,8 @@ pub struct ServerEnds {
     pub stdout: OwnedFd,
     /// Read end of its standard error.
     pub stderr: OwnedFd,
+    /// Listen on the exposed ports, in their order.
+    pub exposed: Vec<OwnedFd>,
 }
 
 /// What belongs to the environment's side of a sandbox.
@@ -91,7 +93,14 @@ pub enum ExitReport {
 }
 
 impl Sandbox {
-    pub(crate) fn new(id: u64, child: Child, channel: Channel, group: Group, ends: [OwnedFd; 7]) -> Self {
+    pub(crate) fn new(
+        id: u64,
+        child: Child,
+        channel: Channel,
+        group: Group,
+        ends: [OwnedFd; 7],
+        exposed: Vec<OwnedFd>,
+    ) -> Self {
         let [listener, server, client, stdout_read, stderr_read, stdout, stderr] = ends;
         Self {
             id,
@@ -103,6 +112,7 @@ impl Sandbox {
                 connection: server,
                 stdout: stdout_read,
                 stderr: stderr_read,
+                exposed,
             }),
             environment_ends: Some(EnvironmentEnds { connection: client, stdout, stderr }),
             reports: VecDeque::new(),

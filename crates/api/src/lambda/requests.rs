@@ -109,8 +109,8 @@ impl Function {
     /// The configuration that is asked for.
     ///
     /// # Errors
-    /// What AWS offers and this server does not have is refused rather than ignored: a function that believes to be in a
-    /// VPC must not run outside of one.
+    /// What AWS offers and this server does not have is refused rather than ignored: a function that believes to be
+    /// in a VPC must not run outside of one.
     pub(super) fn settings(self) -> Result<SettingsRequest, ApiError> {
         self.check_absent()?;
         Ok(SettingsRequest {

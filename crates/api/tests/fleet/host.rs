@@ -87,6 +87,11 @@ impl TestHost {
         found.map(|sandbox| sandbox.env.clone()).or(image.map(|image| image.env.clone())).unwrap_or_default()
     }
 
+    /// Closes the channel, as a host role does that is killed.
+    pub fn die(&self) {
+        rustix::net::shutdown(self.channel.as_fd(), rustix::net::Shutdown::Both).unwrap();
+    }
+
     fn serve(self: Arc<Self>) {
         while let Ok(Some(message)) = self.channel.receive(MESSAGE_BYTES_MAX) {
             let Request { id, command } = serde_json::from_slice(&message.bytes).unwrap();
@@ -138,6 +143,7 @@ impl TestHost {
                 Ok(Answer::Restored { restore_us: 1000 })
             }
             Command::Freeze { sandbox } => self.gate(sandbox).map(|gate| gate.set(true)),
+            Command::Settled { sandbox } => self.gate(sandbox).map(|_| Answer::Done),
             Command::Thaw { sandbox } => self.gate(sandbox).map(|gate| gate.set(false)),
             Command::Kill { sandbox } => {
                 self.kill(sandbox);

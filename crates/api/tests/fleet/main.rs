@@ -107,7 +107,11 @@ impl Setting {
                     dirs.push(entry);
                 } else {
                     let text = std::fs::read_to_string(entry).unwrap();
-                    lines.extend(text.lines().map(|line| line.split_once('\t').unwrap().1.to_owned()));
+                    lines.extend(text.lines().map(|line| {
+                        let (time, message) = line.split_once('\t').unwrap();
+                        assert!(time.len() == 24 && time.ends_with('Z'), "{time}");
+                        message.to_owned()
+                    }));
                 }
             }
         }
@@ -197,6 +201,8 @@ async fn a_published_version_restores() {
 
     let credentials = document(&setting.invoke(&spec, json!({"do": "credentials"})).await.unwrap());
     assert!(credentials["AccessKeyId"].as_str().unwrap().starts_with("ASIA"));
+    let expires = credentials["Expiration"].as_str().unwrap();
+    assert!(expires.len() == 20 && expires.ends_with('Z'), "{expires}");
     let counters = setting.fleet.counters();
     assert_eq!((counters.restores(), counters.inits(), counters.restore_failures()), (1, 0, 0));
     assert_eq!(setting.host.count("Prepare"), 1);
@@ -396,6 +402,36 @@ async fn a_host_that_cannot_make_sandboxes_is_reported_at_once() {
         }
     }
     assert!(failures >= 1 && began.elapsed() < Duration::from_secs(5));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runtime_that_lingers_after_its_answer_keeps_nobody_waiting() {
+    let setting = setting(|_| ());
+    let spec = spec("linger", "");
+    setting.invoke(&spec, json!({"do": "linger"})).await.unwrap();
+    let began = Instant::now();
+    assert_eq!(document(&setting.invoke(&spec, json!({"a": 1})).await.unwrap()), json!({"a": 1}));
+    assert!(began.elapsed() < Duration::from_millis(400), "{:?}", began.elapsed());
+    assert_eq!(setting.host.count("Init"), 2);
+    // It comes back when it is done.
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert_eq!((setting.host.leased(), setting.host.count("Freeze")), (2, 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_death_of_the_host_role_fails_what_runs_and_what_comes() {
+    let setting = Arc::new(setting(|_| ()));
+    let spec = spec("f", "");
+    let running = tokio::spawn({
+        let (setting, spec) = (setting.clone(), spec.clone());
+        async move { setting.invoke(&spec, json!({"do": "hang"})).await }
+    });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    setting.host.die();
+    assert_eq!(document(&running.await.unwrap().unwrap())["errorType"], "Runtime.ExitError");
+    let began = Instant::now();
+    assert!(matches!(setting.invoke(&spec, json!({})).await, Err(InvokeFailure::Internal { .. })));
+    assert!(began.elapsed() < Duration::from_secs(1));
 }
 
 #[tokio::test(flavor = "multi_thread")]

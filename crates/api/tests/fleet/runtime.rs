@@ -159,6 +159,10 @@ fn handle(world: &World, stream: &mut TcpStream, event: Reply) -> Option<Option<
             let document = r#"{"errorMessage":"boom","errorType":"ValueError"}"#;
             post(stream, &format!("runtime/invocation/{id}/error"), document, "Runtime.ValueError")?;
         }
+        Some("linger") => {
+            post(stream, &format!("runtime/invocation/{id}/response"), "{}", "")?;
+            std::thread::sleep(Duration::from_millis(500));
+        }
         Some("too much") => {
             let reply = post(stream, &format!("runtime/invocation/{id}/response"), &"x".repeat(7 << 20), "")?;
             assert_eq!(reply.status, 413);

@@ -27,10 +27,12 @@ fn address_in(pid: i32, image: &Image, file: u32) -> Option<u64> {
     let path = format!("/proc/{pid}/root{}", image.files[file as usize].path);
     let cache = ReadCache::new(File::open(path).ok()?);
     let elf = ElfFile64::<Endianness, _>::parse(&cache).ok()?;
-    let symbol = elf.dynamic_symbols().find(|symbol| symbol.is_definition() && symbol.name() == Ok(RESEED))?;
-    let start = image.mappings.iter().find(|mapping| {
-        mapping.backing() == Backing::File && mapping.file == file && mapping.offset == 0
-    })?;
+    let symbol =
+        elf.dynamic_symbols().find(|symbol| symbol.is_definition() && symbol.name() == Ok(RESEED))?;
+    let start = image
+        .mappings
+        .iter()
+        .find(|mapping| mapping.backing() == Backing::File && mapping.file == file && mapping.offset == 0)?;
     // The file's first byte is mapped where its first loaded segment says; addresses in the file count from there.
     let endian = elf.endian();
     let headers = elf.elf_header().program_headers(endian, &cache).ok()?;

@@ -32,7 +32,8 @@ pub fn save(subject: &Subject) -> Result<(Vec<Descriptor>, Vec<String>), Checkpo
     let pidfd = rustix::process::pidfd_open(pidfd.doing("name", pid)?, PidfdFlags::empty())
         .doing("open a handle", pid)?;
     let mut saver = Saver { subject, pidfd, warnings: Vec::new(), seen: HashMap::new() };
-    let descriptors = numbers.iter().map(|&number| saver.descriptor(number)).collect::<Result<Vec<_>, _>>()?;
+    let descriptors =
+        numbers.iter().map(|&number| saver.descriptor(number)).collect::<Result<Vec<_>, _>>()?;
     refuse_half_pipes(pid, &descriptors)?;
     Ok((descriptors, saver.warnings))
 }
@@ -70,7 +71,8 @@ impl Saver<'_> {
         let pid = self.subject.pid;
         let link = fs::read_link(format!("/proc/{pid}/fd/{number}")).doing("read a descriptor", pid)?;
         let link = link.to_string_lossy().into_owned();
-        let text = fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}")).doing("read a descriptor", pid)?;
+        let text =
+            fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}")).doing("read a descriptor", pid)?;
         let info = Info { text };
         let kind = match self.original(number, &link)? {
             Some(original) => Kind::Duplicate(original),
@@ -90,7 +92,9 @@ impl Saver<'_> {
         let pid = self.subject.pid;
         let candidates = self.seen.entry(link.to_owned()).or_default();
         for &candidate in candidates.iter() {
-            if linux::descriptor::same_description(pid, candidate, number).doing("compare descriptors", pid)? {
+            if linux::descriptor::same_description(pid, candidate, number)
+                .doing("compare descriptors", pid)?
+            {
                 return Ok(Some(candidate));
             }
         }
@@ -123,7 +127,11 @@ impl Saver<'_> {
         let named = fs::symlink_metadata(format!("/proc/{pid}/root{link}"));
         let same = named.is_ok_and(|named| (named.dev(), named.ino()) == (open.dev(), open.ino()));
         if !same {
-            return Err(self.unsupported(number, &format!("open file {link}, which has no name any more"), REOPEN));
+            return Err(self.unsupported(
+                number,
+                &format!("open file {link}, which has no name any more"),
+                REOPEN,
+            ));
         }
         Ok(Kind::Path(PathDescriptor { path: link.to_owned(), offset: info.number("pos") }))
     }
@@ -152,7 +160,8 @@ impl Saver<'_> {
             let what = format!("socket of address family {}", family.as_raw());
             return Err(self.unsupported(number, &what, REOPEN));
         }
-        let local = rustix::net::getsockname(&copy).ok().and_then(|address| SocketAddr::try_from(address).ok());
+        let local =
+            rustix::net::getsockname(&copy).ok().and_then(|address| SocketAddr::try_from(address).ok());
         let peer = rustix::net::getpeername(&copy).ok().flatten();
         let peer = peer.and_then(|address| SocketAddr::try_from(address).ok());
         if let Some(peer) = peer {

@@ -180,7 +180,8 @@ fn clocks(pid: i32) -> (u64, u64) {
     let offsets = fs::read_to_string(format!("/proc/{pid}/timens_offsets")).unwrap_or_default();
     let offset = |clock: &str| -> i64 {
         let line = offsets.lines().find_map(|line| line.strip_prefix(clock));
-        let mut numbers = line.unwrap_or_default().split_whitespace().filter_map(|word| word.parse::<i64>().ok());
+        let mut numbers =
+            line.unwrap_or_default().split_whitespace().filter_map(|word| word.parse::<i64>().ok());
         numbers.next().unwrap_or(0) * 1_000_000_000 + numbers.next().unwrap_or(0)
     };
     let now = |clock| {

@@ -44,7 +44,8 @@ pub fn save(
 
 fn describe(pid: i32, map: &Map, writable: &Path, image: &mut Image) -> Result<Mapping, CheckpointError> {
     let backing = backing(pid, map, writable)?;
-    let file = if matches!(backing, Backing::File | Backing::SharedFile) { file(pid, map, image)? } else { 0 };
+    let file =
+        if matches!(backing, Backing::File | Backing::SharedFile) { file(pid, map, image)? } else { 0 };
     Ok(Mapping {
         start: map.start,
         end: map.end,
@@ -146,7 +147,9 @@ impl Saver<'_> {
             Backing::SharedAnonymous => vec![(map.start, map.end)],
             Backing::Anonymous if map.inode != 0 => vec![(map.start, map.end)],
             Backing::File => self.scan(map, private_of_file)?,
-            Backing::Anonymous => self.scan(map, Query { any: present, none: page::ZERO, ..Query::default() })?,
+            Backing::Anonymous => {
+                self.scan(map, Query { any: present, none: page::ZERO, ..Query::default() })?
+            }
         };
         // A kernel before 6.15 has neither guard ranges nor the question.
         let guards = self.scan(map, Query { all: page::GUARD, ..Query::default() }).unwrap_or_default();

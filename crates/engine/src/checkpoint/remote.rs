@@ -24,10 +24,11 @@ impl<'a> Remote<'a> {
     pub fn new(main: &'a Tracee, maps: &[Map]) -> Result<Self, CheckpointError> {
         let pid = main.tid();
         let memory = File::open(format!("/proc/{pid}/mem")).doing("open the memory", pid)?;
-        let vdso = maps.iter().find(|map| map.name == "[vdso]").ok_or_else(|| CheckpointError::Unsupported {
-            what: format!("process {pid}, which has no vDSO,"),
-            remedy: "boot the host without vdso=0",
-        })?;
+        let vdso =
+            maps.iter().find(|map| map.name == "[vdso]").ok_or_else(|| CheckpointError::Unsupported {
+                what: format!("process {pid}, which has no vDSO,"),
+                remedy: "boot the host without vdso=0",
+            })?;
         let mut code = vec![0; (vdso.end - vdso.start) as usize];
         memory.read_exact_at(&mut code, vdso.start).doing("read the vDSO", pid)?;
         let position = code.windows(2).position(|pair| pair == [0x0f, 0x05]);

@@ -49,7 +49,8 @@ impl Walk<'_> {
         for entry in reader {
             let entry = entry.doing("list the writable files", self.pid)?;
             let Ok(name) = entry.file_name().to_str() else {
-                self.warnings.push(format!("a file in /tmp/{path} whose name is not UTF-8 is not in the snapshot"));
+                self.warnings
+                    .push(format!("a file in /tmp/{path} whose name is not UTF-8 is not in the snapshot"));
                 continue;
             };
             if name != "." && name != ".." {

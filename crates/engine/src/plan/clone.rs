@@ -124,8 +124,7 @@ fn own_copy(list: &mut List, image: &Image, mapping: &Mapping, area: &Area) {
     let bytes = mapping.end - mapping.start;
     let writable = (libc::PROT_READ | libc::PROT_WRITE) as u64;
     let bits = (libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE) as u64;
-    let args =
-        [area.scratch.into(), bytes.into(), writable.into(), bits.into(), MINUS_ONE.into(), 0.into()];
+    let args = [area.scratch.into(), bytes.into(), writable.into(), bits.into(), MINUS_ONE.into(), 0.into()];
     list.exactly(libc::SYS_mmap, &args, area.scratch);
     for (from, length) in pages_of(image, mapping) {
         let to = area.scratch + (from - mapping.start);
@@ -208,7 +207,12 @@ impl Maker<'_> {
         match kind {
             Kind::Path(path) => {
                 let status = u64::from(self.descriptor.status_flags);
-                open(self.list, &path.path, status & !(libc::O_CREAT | libc::O_EXCL | libc::O_TRUNC) as u64, None);
+                open(
+                    self.list,
+                    &path.path,
+                    status & !(libc::O_CREAT | libc::O_EXCL | libc::O_TRUNC) as u64,
+                    None,
+                );
                 if path.offset != 0 {
                     let args = [self.free.into(), path.offset.into(), (libc::SEEK_SET as u64).into()];
                     self.list.exactly(libc::SYS_lseek, &args, path.offset);
@@ -354,8 +358,7 @@ impl Maker<'_> {
 
     fn pair_of_sockets(&mut self, socket_type: i32, other: &Descriptor) {
         let numbers = self.list.words(&[0]);
-        let args =
-            [(libc::AF_UNIX as u64).into(), (socket_type as u64).into(), 0.into(), numbers.into()];
+        let args = [(libc::AF_UNIX as u64).into(), (socket_type as u64).into(), 0.into(), numbers.into()];
         self.list.exactly(libc::SYS_socketpair, &args, 0);
         self.finish_pair(self.free, self.free + 1, other);
     }

@@ -116,8 +116,7 @@ impl List {
     }
 
     fn push(&mut self, code: Code, number: u32, args: &[Arg], expect: Expect, expected: i64) -> &mut Op {
-        let mut op =
-            Op { code, number, args: [0; 6], slots: 0, out: NO_SLOT, expect, count: 0, expected };
+        let mut op = Op { code, number, args: [0; 6], slots: 0, out: NO_SLOT, expect, count: 0, expected };
         for (index, arg) in args.iter().enumerate() {
             op.args[index] = match *arg {
                 Arg::Value(value) => value,

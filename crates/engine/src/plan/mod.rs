@@ -83,7 +83,9 @@ pub enum PlanError {
     #[error("the image leaves no hole of {0} bytes for the interpreter")]
     NoHole(u64),
     /// Too many descriptors.
-    #[error("the image needs descriptor {0}, and the engine keeps the numbers from {DESCRIPTOR_MAX} on for itself")]
+    #[error(
+        "the image needs descriptor {0}, and the engine keeps the numbers from {DESCRIPTOR_MAX} on for itself"
+    )]
     Descriptor(i32),
 }
 

@@ -1,11 +1,11 @@
 //! Deployment packages on disk: checked, unpacked once, found by their SHA-256.
 //!
 //! Layout: `code/<sha256>/package.zip` as uploaded and `code/<sha256>/task/`, which sandboxes mount at `/var/task`.
-//! **A directory `code/<sha256>` is complete or absent**: it is made under `tmp/`, flushed to disk and then renamed, and
-//! only after that may the metadata refer to it. So what was acknowledged survives a kill at any moment.
+//! **A directory `code/<sha256>` is complete or absent**: it is made under `tmp/`, flushed to disk and then
+//! renamed, and only after that may the metadata refer to it. So what was acknowledged survives a kill at any moment.
 //!
-//! [`check_archive`] is the pure part: bytes in, a list of what would be written out. Deliberately absent: who refers to
-//! a package; `control` knows and says what may go.
+//! [`check_archive`] is the pure part: bytes in, a list of what would be written out. Deliberately absent: who
+//! refers to a package; `control` knows and says what may go.
 
 mod archive;
 mod unpack;
@@ -87,7 +87,8 @@ impl CodeStore {
                 }
                 done?;
             }
-            // Also for a package that someone else is just making: its name must be durable before anybody refers to it.
+            // Also for a package that someone else is just making: its name must be durable before anybody refers
+            // to it.
             std::fs::File::open(&store.code_dir)?.sync_all()?;
             Ok(code)
         })

@@ -28,11 +28,15 @@ pub(super) fn unpack(zip: &[u8], entries: &[Entry], dir: &Path) -> Result<(), Co
         match &entry.kind {
             EntryKind::Directory => make_directories(&task, &entry.path)?,
             EntryKind::Link { .. } => {}
-            EntryKind::File { executable, .. } => {
+            EntryKind::File { executable, bytes } => {
                 make_directories(&task, entry.path.parent().unwrap_or(Path::new("")))?;
                 let mode = if *executable { 0o755 } else { 0o644 };
                 let content = archive.by_index(entry.index).map_err(|_| ArchiveError::Unreadable)?;
-                left -= copy(content, &mut new_file(&path, mode)?, left)?;
+                let count = copy(content, &mut new_file(&path, mode)?, left)?;
+                if count != *bytes {
+                    return Err(ArchiveError::Unreadable.into());
+                }
+                left -= count;
             }
         }
     }

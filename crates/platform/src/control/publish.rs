@@ -27,8 +27,8 @@ impl Control {
     ///
     /// # Errors
     /// `ResourceConflictException` while the function is being changed, `PreconditionFailedException` for another
-    /// revision, `InvalidParameterValueException` for another package, `TooManyRequestsException` when too many snapshots
-    /// wait to be built.
+    /// revision, `InvalidParameterValueException` for another package, `TooManyRequestsException` when too many
+    /// snapshots wait to be built.
     pub async fn publish_version(
         &self,
         reference: FunctionReference,

@@ -1,8 +1,8 @@
 //! Unused code goes: found, left alone for a while, then removed.
 //!
 //! An invocation that began before an update may still read the old code, so a package stays for as long as an
-//! invocation can last after the last version that refers to it is gone. The metadata is asked again, with the door shut
-//! to new packages, right before anything is removed.
+//! invocation can last after the last version that refers to it is gone. The metadata is asked again, with the door
+//! shut to new packages, right before anything is removed.
 
 use std::collections::HashMap;
 use std::sync::Arc;

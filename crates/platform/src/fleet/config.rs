@@ -1,5 +1,6 @@
 //! The settings of the fleet. Every default says where it comes from.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -36,6 +37,8 @@ pub struct FleetConfig {
     pub concurrency_max: u32,
     /// Sum of the memory limits of all environments, in MiB.
     pub memory_budget_mib: u64,
+    /// Services of the host that functions reach at the same port of their own loopback.
+    pub exposed: Vec<SocketAddr>,
 }
 
 impl FleetConfig {
@@ -54,6 +57,7 @@ impl FleetConfig {
             pool_ceiling: 32,
             concurrency_max: CONCURRENT_EXECUTIONS_MAX,
             memory_budget_mib: MEMORY_OVERCOMMIT * machine_memory_mib(),
+            exposed: Vec::new(),
         }
     }
 }

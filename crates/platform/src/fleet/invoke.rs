@@ -16,17 +16,21 @@ use crate::session::{Answered, Assignment, Deadline, Started};
 use crate::version::VersionSpec;
 
 use super::InvokeFailure;
-use super::core::{Core, Handle, NoPlace, Runtime};
 use super::ending::{Document, Ending};
 use super::lines::{self, ColdStart, Report};
 use super::roster::Parked;
+use super::shared::{Handle, NoPlace, Runtime, Shared};
 
 /// How long an answered runtime may take to ask for the next invocation when its timeout is nearly over.
 const SETTLE_MIN: Duration = Duration::from_secs(1);
 
+/// How long an invocation waits for a runtime that has answered and not yet asked for the next one, before another
+/// environment is found for it. Clients ask within a fraction of a millisecond.
+const LINGER_MAX: Duration = Duration::from_millis(50);
+
 /// One invocation on its way.
 pub(super) struct Job {
-    pub(super) core: Arc<Core>,
+    pub(super) shared: Arc<Shared>,
     pub(super) spec: Arc<VersionSpec>,
     pub(super) runtime: Arc<Runtime>,
     pub(super) invocation: Invocation,
@@ -46,7 +50,7 @@ pub(super) struct Served {
 }
 
 /// Counts an invocation for as long as it lives.
-struct Admission(Arc<Core>);
+struct Admission(Arc<Shared>);
 
 impl Drop for Admission {
     fn drop(&mut self) {
@@ -56,18 +60,18 @@ impl Drop for Admission {
 
 /// See [`super::Fleet::invoke`].
 pub(super) async fn invoke(
-    core: &Arc<Core>,
+    shared: &Arc<Shared>,
     spec: Arc<VersionSpec>,
     invocation: Invocation,
 ) -> Result<Outcome, InvokeFailure> {
-    let runtime = core.runtime(&spec.runtime).ok_or_else(|| no_runtime(&spec.runtime))?;
-    if core.roster().enter().is_err() {
-        core.counters.count_throttle();
+    let runtime = shared.runtime(&spec.runtime).ok_or_else(|| no_runtime(&spec.runtime))?;
+    if shared.roster().enter().is_err() {
+        shared.counters.count_throttle();
         return Err(InvokeFailure::Throttled);
     }
-    let admission = Admission(core.clone());
-    core.counters.count_invocation();
-    let job = Job { core: core.clone(), spec, runtime, invocation };
+    let admission = Admission(shared.clone());
+    shared.counters.count_invocation();
+    let job = Job { shared: shared.clone(), spec, runtime, invocation };
     let (sender, receiver) = oneshot::channel();
     // A task of its own: a caller that hangs up ends neither the invocation nor the care for its environment.
     tokio::spawn(job.run(admission, sender));
@@ -95,7 +99,7 @@ impl Job {
 
     async fn serve(&self) -> Result<Served, InvokeFailure> {
         loop {
-            let reused = self.core.roster().reuse(&self.spec.key);
+            let reused = self.shared.roster().reuse(&self.spec.key);
             let Some((environment, frozen)) = reused else { break };
             if let Some(served) = self.serve_warm(environment, frozen).await {
                 return Ok(served);
@@ -111,7 +115,7 @@ impl Job {
 
     /// `None` when the environment turned out to be of no use and the function has not seen the event.
     async fn serve_warm(&self, environment: Handle, frozen: bool) -> Option<Served> {
-        let thaw = frozen.then(|| self.core.host.send(Command::Thaw { sandbox: environment.id }));
+        let thaw = frozen.then(|| self.shared.host.send(Command::Thaw { sandbox: environment.id }));
         environment.log.clear_tail();
         let log = environment.log.clone();
         let start = self.start_line();
@@ -120,16 +124,44 @@ impl Job {
             && let Err(failure) = thaw.await
         {
             tracing::warn!(%failure, sandbox = environment.id.0, "thaw an environment; killed");
-            self.core.kill(&environment);
+            self.shared.kill(&environment);
             return None;
         }
-        // A runtime that lingers after its last answer gets no longer than the function may take.
-        let started = tokio::time::timeout(self.timeout_duration(), environment.session.started()).await;
-        let Ok(Started::Delivered(delivery)) = started else {
-            self.core.kill(&environment);
-            return None;
+        let delivery = match tokio::time::timeout(LINGER_MAX, environment.session.started()).await {
+            Ok(Started::Delivered(delivery)) => delivery,
+            Ok(_) => {
+                self.shared.kill(&environment);
+                return None;
+            }
+            Err(_) if environment.session.unassign() => {
+                self.park_when_it_asks(environment);
+                return None;
+            }
+            // It asked in this very moment.
+            Err(_) => match environment.session.started().await {
+                Started::Delivered(delivery) => delivery,
+                _ => {
+                    self.shared.kill(&environment);
+                    return None;
+                }
+            },
         };
         Some(self.await_answer(environment, delivery.at, delivery.deadline, None).await)
+    }
+
+    /// The runtime still works on something after its last answer: it is busy until it asks for the next invocation.
+    fn park_when_it_asks(&self, environment: Handle) {
+        let shared = self.shared.clone();
+        let deadline = Instant::now() + self.timeout_duration();
+        tokio::spawn(async move {
+            let waiting = tokio::time::timeout_at(deadline.into(), environment.session.parked()).await;
+            if !matches!(waiting, Ok(true)) {
+                shared.kill(&environment);
+                return;
+            }
+            let parked = shared.roster().park(environment.id, Instant::now());
+            shared.settle(&environment, parked, deadline).await;
+        });
     }
 
     /// Waits for the answer of an environment that has taken the event.
@@ -147,11 +179,11 @@ impl Job {
                 (Ending::Answered(answer), at)
             }
             Ok(Answered::Ended(ended)) => {
-                self.core.counters.count_exit();
+                self.shared.counters.count_exit();
                 (Ending::Exited(ended), Instant::now())
             }
             Err(_) => {
-                self.core.counters.count_timeout();
+                self.shared.counters.count_timeout();
                 (Ending::TimedOut, Instant::now())
             }
         };
@@ -193,7 +225,7 @@ impl Job {
         sender: oneshot::Sender<Result<Outcome, InvokeFailure>>,
     ) {
         let environment = &served.environment;
-        let usage = self.core.usage(environment.id);
+        let usage = self.shared.usage(environment.id);
         let usable = served.ending.leaves_environment_usable();
         if !served.start_written {
             environment.log.platform(&self.start_line());
@@ -201,7 +233,7 @@ impl Job {
         let answer_first = usable && !self.invocation.log_tail;
         if answer_first {
             environment.log.platform(&lines::end(&self.invocation.request_id));
-            let parked = self.core.roster().park(environment.id, Instant::now());
+            let parked = self.shared.roster().park(environment.id, Instant::now());
             self.answer(&served, Vec::new(), admission, sender);
             let report = self.report(&served, usage.await);
             environment.log.platform_late(&report);
@@ -210,12 +242,12 @@ impl Job {
         }
         let memory_peak_mib = usage.await;
         if !usable {
-            self.core.kill(environment);
+            self.shared.kill(environment);
         }
         environment.log.platform(&lines::end(&self.invocation.request_id));
         environment.log.platform(&self.report(&served, memory_peak_mib));
         let tail = environment.log.tail();
-        let parked = usable.then(|| self.core.roster().park(environment.id, Instant::now()));
+        let parked = usable.then(|| self.shared.roster().park(environment.id, Instant::now()));
         self.answer(&served, tail, admission, sender);
         if let Some(parked) = parked {
             self.settle(&served, parked).await;
@@ -258,7 +290,7 @@ impl Job {
 
     async fn settle(&self, served: &Served, parked: Parked) {
         let deadline = served.deadline.max(Instant::now() + SETTLE_MIN);
-        self.core.settle(&served.environment, parked, deadline).await;
+        self.shared.settle(&served.environment, parked, deadline).await;
     }
 }
 

@@ -9,7 +9,7 @@
 //! | --- | --- |
 //! | `roster` | which environments live, which are busy, idle, frozen: pure |
 //! | `sandboxes` | the mirror of the sandboxes that wait ready; the rule of demand is pure |
-//! | `core` | the shared state, the events of the host role, housekeeping, kills |
+//! | `shared` | the shared state, the events of the host role, housekeeping, kills |
 //! | `invoke`, `start` | one invocation: warm, restored or initialized |
 //! | `publish` | a version up to its snapshot |
 //! | `variables`, `lines`, `ending` | the wire facts: environment, log lines, error documents |
@@ -19,14 +19,15 @@
 //! made (the host role).
 
 mod config;
-mod core;
 mod counters;
 mod ending;
+mod expose;
 mod invoke;
 mod lines;
 mod publish;
 mod roster;
 mod sandboxes;
+mod shared;
 mod start;
 mod variables;
 
@@ -46,8 +47,8 @@ use crate::session::Frontend;
 pub use crate::session::credentials::{Credentials, CredentialsSource, RandomCredentials};
 use crate::version::VersionSpec;
 pub use config::FleetConfig;
-use core::Core;
 pub use counters::Counters;
+use shared::Shared;
 
 /// What a fleet is made of.
 pub struct FleetParts {
@@ -65,7 +66,7 @@ pub struct FleetParts {
 
 /// Every environment of this server. Cheap to clone.
 #[derive(Clone)]
-pub struct Fleet(Arc<Core>);
+pub struct Fleet(Arc<Shared>);
 
 impl Fleet {
     /// Starts the fleet: sandboxes of every installed runtime begin to get ready. Must be called inside a tokio
@@ -77,11 +78,11 @@ impl Fleet {
         let logs = LogStore::open(&config.logs_dir)?;
         std::fs::create_dir_all(&config.marks_dir)?;
         let FleetParts { host, events, runtimes, frontend, credentials } = parts;
-        let core = Arc::new(Core::new(config, host, runtimes, frontend, credentials, logs));
-        core.prepare_pools();
-        tokio::spawn(core::follow_events(core.clone(), events));
-        tokio::spawn(core::keep_house(Arc::downgrade(&core)));
-        Ok(Self(core))
+        let shared = Arc::new(Shared::new(config, host, runtimes, frontend, credentials, logs));
+        shared.prepare_pools();
+        tokio::spawn(shared::follow_events(shared.clone(), events));
+        tokio::spawn(shared::keep_house(Arc::downgrade(&shared)));
+        Ok(Self(shared))
     }
 
     /// Runs one event.

@@ -13,10 +13,10 @@ use crate::session::credentials::endpoint_token;
 use crate::session::{Ended, PendingCall, Started};
 use crate::version::VersionSpec;
 
-use super::core::{Core, Handle};
 use super::ending::{exit_message, exit_type, fault_message};
 use super::invoke::no_runtime;
 use super::lines::{self, InitPhase, Status};
+use super::shared::{Handle, Shared};
 use super::start::{init_spec, start_runtime};
 use super::variables::Purpose;
 use super::{InvokeFailure, PublishFailure};
@@ -32,39 +32,39 @@ const CHECKPOINT_MAX: Duration = Duration::from_secs(600);
 
 /// See [`super::Fleet::publish`].
 pub(super) async fn publish(
-    core: &Arc<Core>,
+    shared: &Arc<Shared>,
     spec: Arc<VersionSpec>,
     snapshot: SnapshotId,
 ) -> Result<SnapshotFacts, PublishFailure> {
-    let runtime = core.runtime(&spec.runtime).ok_or_else(|| no_runtime(&spec.runtime))?;
+    let runtime = shared.runtime(&spec.runtime).ok_or_else(|| no_runtime(&spec.runtime))?;
     if !runtime.installed.snap_start {
         let message = format!("runtime {} cannot be snapshotted", spec.runtime);
         return Err(PublishFailure::Unsupported { message });
     }
-    let (_, log) = core.log_stream(&spec);
+    let (_, log) = shared.log_stream(&spec);
     log.platform(&lines::init_start(&runtime.label, &runtime.version_arn(&spec.region)));
     let began = Instant::now();
     let token = endpoint_token(&snapshot);
     let init = init_spec(&spec, &runtime, &Purpose::SnapStart { endpoint_token: &token });
-    let environment = start_runtime(core, &spec, &runtime, &log, init, Some(&snapshot), |_| ()).await?;
-    let result = snapshot_of(core, &spec, &environment, &log, began, &snapshot).await;
-    core.kill(&environment);
+    let environment = start_runtime(shared, &spec, &runtime, &log, init, Some(&snapshot), |_| ()).await?;
+    let result = snapshot_of(shared, &spec, &environment, &log, began, &snapshot).await;
+    shared.kill(&environment);
     if result.is_ok() {
         // The first restore finds the template made; if it is too early, the host role answers it afterwards.
-        core.post(Command::Prepare { snapshot });
+        shared.post(Command::Prepare { snapshot });
     }
     result
 }
 
 async fn snapshot_of(
-    core: &Arc<Core>,
+    shared: &Arc<Shared>,
     spec: &VersionSpec,
     environment: &Handle,
     log: &Arc<LogStream>,
     began: Instant,
     snapshot: &SnapshotId,
 ) -> Result<SnapshotFacts, PublishFailure> {
-    let limit = core.config.publish_init_min.max(Duration::from_secs(spec.timeout_s.into()));
+    let limit = shared.config.publish_init_min.max(Duration::from_secs(spec.timeout_s.into()));
     let started = tokio::time::timeout_at((began + limit).into(), environment.session.started()).await;
     let call = match started {
         Ok(Started::Pending(call)) => call,
@@ -84,23 +84,23 @@ async fn snapshot_of(
         }
     };
     log.platform(&lines::init_report(began.elapsed()));
-    checkpoint(core, spec, environment, call, snapshot).await
+    checkpoint(shared, spec, environment, call, snapshot).await
 }
 
 async fn checkpoint(
-    core: &Arc<Core>,
+    shared: &Arc<Shared>,
     spec: &VersionSpec,
     environment: &Handle,
     call: PendingCall,
     snapshot: &SnapshotId,
 ) -> Result<SnapshotFacts, PublishFailure> {
     // Known before the snapshot is durable, so that no durable snapshot lacks it.
-    core.remember_pending_route(snapshot, call.route).map_err(|error| PublishFailure::Internal {
+    shared.remember_pending_route(snapshot, call.route).map_err(|error| PublishFailure::Internal {
         message: format!("remember how version {} of {} waits: {error}", spec.key.version, spec.key.function),
     })?;
     let command =
         Command::Checkpoint { sandbox: environment.id, snapshot: snapshot.clone(), pending_port: call.port };
-    let failure = match tokio::time::timeout(CHECKPOINT_MAX, core.host.call(command)).await {
+    let failure = match tokio::time::timeout(CHECKPOINT_MAX, shared.host.call(command)).await {
         Ok(Ok(Answer::Checkpointed(facts))) => return Ok(facts),
         Ok(Ok(_)) => internal("the host role gave an answer that does not fit"),
         Ok(Err(failure)) if failure.kind == FailureKind::Unsupported => {
@@ -109,7 +109,7 @@ async fn checkpoint(
         Ok(Err(failure)) => PublishFailure::Internal { message: failure.message },
         Err(_) => internal("the checkpoint did not finish in time"),
     };
-    core.forget_pending_route(snapshot);
+    shared.forget_pending_route(snapshot);
     tracing::error!(function = spec.key.function, version = spec.key.version, %failure, "make a snapshot");
     Err(failure)
 }

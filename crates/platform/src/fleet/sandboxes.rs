@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -40,6 +41,8 @@ pub(super) struct Sandboxes {
     bounds: Bounds,
     wait_max: Duration,
     pools: Mutex<HashMap<Arc<RootSpec>, Pool>>,
+    /// The server stops, or the host role has ended: there will be no more sandboxes.
+    closed: AtomicBool,
 }
 
 struct Pool {
@@ -52,7 +55,7 @@ struct Pool {
 
 impl Sandboxes {
     pub(super) fn new(host: HostClient, bounds: Bounds, wait_max: Duration) -> Self {
-        Self { host, bounds, wait_max, pools: Mutex::default() }
+        Self { host, bounds, wait_max, pools: Mutex::default(), closed: AtomicBool::new(false) }
     }
 
     /// Makes sure that sandboxes of this root wait ready.
@@ -71,6 +74,9 @@ impl Sandboxes {
         let receiver = {
             let now = Instant::now();
             let mut pools = self.pools();
+            if self.closed.load(Ordering::Relaxed) {
+                return Err(closed(root));
+            }
             let pool = self.pool(&mut pools, root, now);
             pool.demand.take(now);
             if let Some(ready) = pool.ready.pop_front() {
@@ -84,7 +90,7 @@ impl Sandboxes {
         };
         match tokio::time::timeout(self.wait_max, receiver).await {
             Ok(Ok(result)) => result,
-            Ok(Err(_)) => Err(format!("take a sandbox for {}: the server is shutting down", root.name)),
+            Ok(Err(_)) => Err(closed(root)),
             Err(_) => Err(format!(
                 "take a sandbox for {}: none became ready within {} seconds; see the log of the host role",
                 root.name,
@@ -150,9 +156,10 @@ impl Sandboxes {
         }
     }
 
-    /// Takes every pool down.
+    /// Takes every pool down; whoever waits is told.
     pub(super) fn close(&self) {
         let mut pools = self.pools();
+        self.closed.store(true, Ordering::Relaxed);
         for (root, pool) in pools.iter_mut() {
             self.tell(root, pool, 0);
             pool.ready.drain(..).for_each(|ready| ready.session.end());
@@ -191,6 +198,10 @@ impl Sandboxes {
             }
         });
     }
+}
+
+fn closed(root: &RootSpec) -> String {
+    format!("take a sandbox for {}: the host role has ended or the server is stopping", root.name)
 }
 
 /// How many sandboxes should wait ready: as many as were taken in the busiest of the present and the last period.

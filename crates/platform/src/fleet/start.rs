@@ -4,6 +4,7 @@
 //! A restored runtime's pending `restore/next` is answered while the host role still restores: the answer is in the
 //! socket when the threads are released.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,10 +16,10 @@ use crate::session::{Deadline, Delivery, Ended, Mode, PendingRoute, RuntimeFault
 use crate::version::VersionSpec;
 
 use super::InvokeFailure;
-use super::core::{Core, Handle, Runtime, failure_of};
 use super::ending::{Ending, exit_message, exit_type, fault_message};
 use super::invoke::{Job, Served};
 use super::lines::{self, ColdStart, InitPhase, Status};
+use super::shared::{Handle, Runtime, Shared, failure_of};
 use super::variables::{Purpose, variables};
 
 /// Sandboxes that are tried for one init.
@@ -53,10 +54,10 @@ impl Job {
     /// Init first, limited to 10 s; when it fails, once more inside the invocation, where the function's timeout counts
     /// and a failure is the outcome (Lambda Developer Guide, lambda-runtime-environment: suppressed init).
     pub(super) async fn serve_initialized(&self) -> Result<Served, InvokeFailure> {
-        let (stream, log) = self.core.log_stream(&self.spec);
+        let (stream, log) = self.shared.log_stream(&self.spec);
         log.platform(&lines::init_start(&self.runtime.label, &self.runtime.version_arn(&self.spec.region)));
         let began = Instant::now();
-        let limit = began + self.core.config.init_max;
+        let limit = began + self.shared.config.init_max;
         let first = self.initialize(&log, &stream, self.timeout(), limit).await?;
         let failure = match first.result {
             Ok(delivery) => {
@@ -68,7 +69,7 @@ impl Job {
             }
             Err(failure) => failure,
         };
-        self.core.kill(&first.environment);
+        self.shared.kill(&first.environment);
         log.platform(&lines::init_report_failed(began.elapsed(), InitPhase::Init, failure.status()));
         self.serve_initialized_inside(&log, &stream).await
     }
@@ -91,11 +92,11 @@ impl Job {
         let ending = match failure {
             InitFailure::Reported(fault) => Ending::InitFailed(fault),
             InitFailure::Exited(ended) => {
-                self.core.counters.count_exit();
+                self.shared.counters.count_exit();
                 Ending::Exited(ended)
             }
             InitFailure::TimedOut => {
-                self.core.counters.count_timeout();
+                self.shared.counters.count_timeout();
                 Ending::TimedOut
             }
         };
@@ -109,8 +110,8 @@ impl Job {
         deadline: Deadline,
         limit: Instant,
     ) -> Result<Initialized, InvokeFailure> {
-        self.core.counters.count_init();
-        let credentials = self.core.credentials.issue(&self.spec);
+        self.shared.counters.count_init();
+        let credentials = self.shared.credentials.issue(&self.spec);
         let purpose = Purpose::OnDemand { credentials: &credentials, log_stream: stream };
         let init = init_spec(&self.spec, &self.runtime, &purpose);
         let assign = |environment: &Handle| {
@@ -118,19 +119,21 @@ impl Job {
             self.assign(environment, deadline, move |_| log.platform(&start));
         };
         let environment =
-            start_runtime(&self.core, &self.spec, &self.runtime, log, init, None, assign).await?;
+            start_runtime(&self.shared, &self.spec, &self.runtime, log, init, None, assign).await?;
         let result = match tokio::time::timeout_at(limit.into(), environment.session.started()).await {
             Ok(Started::Delivered(delivery)) => Ok(delivery),
             Ok(Started::InitError(fault) | Started::RestoreError(fault)) => Err(InitFailure::Reported(fault)),
             Ok(Started::Ended(ended)) => Err(InitFailure::Exited(ended)),
             Ok(Started::Pending(_)) => {
+                self.shared.kill(&environment);
                 let message = "a runtime waits although its invocation was assigned".to_owned();
                 return Err(InvokeFailure::Internal { message });
             }
             Err(_) => Err(InitFailure::TimedOut),
         };
         if result.is_ok() {
-            self.core.roster().started(environment.id);
+            self.shared.roster().started(environment.id);
+            self.shared.post(Command::Settled { sandbox: environment.id });
         }
         Ok(Initialized { environment, result })
     }
@@ -147,26 +150,27 @@ impl Job {
         snapshot: &SnapshotId,
     ) -> Result<Option<Served>, InvokeFailure> {
         let began = Instant::now();
-        let (_, log) = self.core.log_stream(&self.spec);
-        let (environment, ends) = self.core.place(&self.spec, &self.runtime, &log).await?;
-        let route = self.core.pending_route(snapshot);
+        let (_, log) = self.shared.log_stream(&self.spec);
+        let (environment, ends) = self.shared.place(&self.spec, &self.runtime, &log).await?;
+        let route = self.shared.pending_route(snapshot);
         let mode = match route {
             PendingRoute::RestoreNext => Mode::Restored,
             PendingRoute::InvocationNext => Mode::RestoredInNext,
         };
-        environment.session.begin(mode, Some(vault(&self.core, &self.spec, snapshot)));
+        environment.session.begin(mode, Some(vault(&self.shared, &self.spec, snapshot)));
+        read_output(&log, ends.pipes);
         log.platform(&lines::restore_start(
             &self.runtime.label,
             &self.runtime.version_arn(&self.spec.region),
         ));
-        let reply = self.core.host.send(Command::Restore {
+        let reply = self.shared.host.send(Command::Restore {
             sandbox: environment.id,
             lease: lease(&self.spec),
             snapshot: snapshot.clone(),
         });
         let proceed = || {
             self.assign_restored(&environment, began);
-            self.core.frontend.resume(environment.session.clone(), ends.connection, route);
+            self.shared.frontend.resume(environment.session.clone(), ends.connection, route);
         };
         // An event must not be taken before the runtime runs, an empty answer may.
         let proceed_later = match route {
@@ -176,10 +180,7 @@ impl Job {
             }
             PendingRoute::InvocationNext => Some(proceed),
         };
-        if let Err(error) = log.attach(ends.pipes) {
-            tracing::error!(%error, "read the output of a restored environment; it is lost");
-        }
-        let restored = match tokio::time::timeout(self.core.config.restore_max, reply).await {
+        let restored = match tokio::time::timeout(self.shared.config.restore_max, reply).await {
             Ok(Ok(Answer::Restored { restore_us })) => Ok(Duration::from_micros(restore_us)),
             Ok(Ok(_)) => Err(failure_of("the host role gave an answer that does not fit")),
             Ok(Err(failure)) => Err(failure),
@@ -213,11 +214,12 @@ impl Job {
         began: Instant,
         restoring: Duration,
     ) -> Result<Option<Served>, InvokeFailure> {
-        let limit = Instant::now() + self.core.config.restore_max;
+        let limit = Instant::now() + self.shared.config.restore_max;
         let started = tokio::time::timeout_at(limit.into(), environment.session.started()).await;
         let report = |status| lines::restore_report(began.elapsed(), Some(status));
         let (line, failure) = match started {
             Ok(Started::Delivered(delivery)) => {
+                self.shared.post(Command::Settled { sandbox: environment.id });
                 let served = self.await_restored_answer(environment, delivery, began, restoring).await;
                 return Ok(Some(served));
             }
@@ -246,7 +248,7 @@ impl Job {
             }
             Err(_) => (report(Status::Timeout), InvokeFailure::RestoreTimeout),
         };
-        self.core.kill(&environment);
+        self.shared.kill(&environment);
         environment.log.platform(&line);
         Err(failure)
     }
@@ -258,8 +260,8 @@ impl Job {
         began: Instant,
         restoring: Duration,
     ) -> Served {
-        self.core.counters.count_restore();
-        self.core.roster().started(environment.id);
+        self.shared.counters.count_restore();
+        self.shared.roster().started(environment.id);
         let whole = delivery.at.saturating_duration_since(began);
         let cold_start = Some(ColdStart::Restore { whole, billed: whole.saturating_sub(restoring) });
         self.await_answer(environment, delivery.at, delivery.deadline, cold_start).await
@@ -274,8 +276,8 @@ impl Job {
             %failure,
             "restore an environment; a normal init serves the invocation"
         );
-        self.core.counters.count_restore_failure();
-        self.core.kill(environment);
+        self.shared.counters.count_restore_failure();
+        self.shared.kill(environment);
         let status = Some(Status::Error("Sandbox.Failure"));
         environment.log.platform(&lines::restore_report(began.elapsed(), status));
     }
@@ -285,7 +287,7 @@ impl Job {
 ///
 /// With a name for the snapshot that is to be made of it, it is started for SnapStart.
 pub(super) async fn start_runtime(
-    core: &Arc<Core>,
+    shared: &Arc<Shared>,
     spec: &Arc<VersionSpec>,
     runtime: &Runtime,
     log: &Arc<LogStream>,
@@ -296,16 +298,13 @@ pub(super) async fn start_runtime(
     let mode = if snapshot.is_some() { Mode::BeforeSnapshot } else { Mode::OnDemand };
     let mut attempt = 1;
     loop {
-        let (environment, ends) = core.place(spec, runtime, log).await?;
-        environment.session.begin(mode, snapshot.map(|snapshot| vault(core, spec, snapshot)));
+        let (environment, ends) = shared.place(spec, runtime, log).await?;
+        environment.session.begin(mode, snapshot.map(|snapshot| vault(shared, spec, snapshot)));
         assign(&environment);
-        let init = init.clone();
-        let reply = core.host.send(Command::Init { sandbox: environment.id, lease: lease(spec), init });
-        if let Err(error) = log.attach(ends.pipes) {
-            tracing::error!(%error, "read the output of an environment; it is lost");
-        }
-        let Err(failure) = reply.await else { return Ok(environment) };
-        core.kill(&environment);
+        read_output(log, ends.pipes);
+        let command = Command::Init { sandbox: environment.id, lease: lease(spec), init: init.clone() };
+        let Err(failure) = shared.host.call(command).await else { return Ok(environment) };
+        shared.kill(&environment);
         tracing::error!(function = spec.key.function, attempt, %failure, "start a runtime");
         if attempt == INIT_ATTEMPTS_MAX {
             let message = format!("start the runtime of {}: {failure}", spec.key.function);
@@ -315,9 +314,16 @@ pub(super) async fn start_runtime(
     }
 }
 
+/// Begins to read the pipes of a sandbox; before anything runs in it, so that no platform line can come too early.
+fn read_output(log: &Arc<LogStream>, pipes: [OwnedFd; 2]) {
+    if let Err(error) = log.attach(pipes) {
+        tracing::error!(%error, "read the output of an environment; it is lost");
+    }
+}
+
 /// What the credentials endpoint of a SnapStart environment answers from.
-fn vault(core: &Arc<Core>, spec: &Arc<VersionSpec>, snapshot: &SnapshotId) -> Vault {
-    let (source, spec) = (core.credentials.clone(), spec.clone());
+fn vault(shared: &Arc<Shared>, spec: &Arc<VersionSpec>, snapshot: &SnapshotId) -> Vault {
+    let (source, spec) = (shared.credentials.clone(), spec.clone());
     Vault::new(endpoint_token(snapshot), move || source.issue(&spec))
 }
 

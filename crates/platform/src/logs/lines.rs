@@ -99,10 +99,10 @@ impl Budget {
         false
     }
 
-    /// The line that says what was dropped, once in a while.
-    pub(super) fn notice(&mut self, now: Instant) -> Option<String> {
+    /// The line that says what was dropped: once in a while, and at the end of the stream.
+    pub(super) fn notice(&mut self, now: Instant, at_end: bool) -> Option<String> {
         let since = self.dropped_since?;
-        if now.saturating_duration_since(since) < NOTICE_DELAY {
+        if !at_end && now.saturating_duration_since(since) < NOTICE_DELAY {
             return None;
         }
         let notice = format!(
@@ -168,10 +168,10 @@ mod tests {
         let mut budget = Budget::new(start);
         let allowed = (0..200).filter(|_| budget.allow(start, 128 * 1024)).count();
         assert!((100..130).contains(&allowed), "{allowed}");
-        assert_eq!(budget.notice(start), None);
+        assert_eq!(budget.notice(start, false), None);
         let later = start + NOTICE_DELAY;
-        assert!(budget.notice(later).unwrap().contains(&format!("Lines: {}", 200 - allowed)));
+        assert!(budget.notice(later, false).unwrap().contains(&format!("Lines: {}", 200 - allowed)));
         assert!(budget.allow(later, 100 * 1024));
-        assert_eq!(budget.notice(later), None);
+        assert_eq!(budget.notice(later, false), None);
     }
 }

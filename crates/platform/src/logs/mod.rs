@@ -132,7 +132,9 @@ impl LogStream {
     }
 
     fn write(&self, state: &mut State, mut batch: Batch) {
-        if let Some(notice) = state.budget.notice(Instant::now()) {
+        // Without pipes nothing can follow that would bring the notice later.
+        let at_end = state.sources.is_empty();
+        if let Some(notice) = state.budget.notice(Instant::now(), at_end) {
             batch.push(notice.as_bytes());
         }
         if !batch.text.is_empty() {

@@ -72,6 +72,8 @@ pub(crate) enum Input<'a> {
     Begin(Mode),
     /// The platform has an invocation for the runtime.
     Assign { request_id: &'a str },
+    /// The platform takes an invocation back that was not delivered.
+    Unassign,
     /// GET invocation/next.
     Next { ticket: Ticket, port: u16 },
     /// GET restore/next.
@@ -164,6 +166,13 @@ impl Machine {
         match input {
             Input::Begin(mode) => Ok(self.begin(mode)),
             Input::Assign { request_id } => Ok(self.assign(request_id)),
+            Input::Unassign => {
+                if self.assigned {
+                    self.assigned = false;
+                    self.request_id = None;
+                }
+                Ok(Effect::None)
+            }
             Input::Next { ticket, port } => self.next(ticket, port),
             Input::RestoreNext { ticket, port } => self.restore_next(ticket, port),
             Input::Answer { request_id } => {

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use host::protocol::Exit;
 use jiff::Timestamp;
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, oneshot, watch};
 use uuid::Uuid;
 
 use crate::invocation::Invocation;
@@ -28,6 +28,9 @@ use credentials::{Credentials, Vault};
 use machine::{Effect, Input, Machine, Phase, Ticket};
 pub use machine::{Mode, PendingCall, PendingRoute};
 pub use refusal::{PAYLOAD_BYTES_MAX, Refusal};
+
+/// Bodies of one environment that are read at one time. A runtime sends one; more is code that calls the API itself.
+const BODIES_MAX: usize = 2;
 
 /// Serves sessions to runtimes. The crate that knows HTTP implements it.
 pub trait Frontend: Send + Sync + 'static {
@@ -137,6 +140,8 @@ pub struct Session {
     changed: Notify,
     /// Tells the server to close.
     ended: watch::Sender<bool>,
+    /// Bounds the memory that one environment's answers take.
+    bodies: Semaphore,
 }
 
 struct Inner {
@@ -217,6 +222,13 @@ impl Session {
             Some(echoed) if echoed != inner.invocation_id => Err(Refusal::InvalidInvocationId),
             _ => Ok(()),
         }
+    }
+
+    /// Waits until the server may take the memory for one more body of this environment; the permit is held while it
+    /// is read.
+    pub async fn room_for_body(&self) -> Option<SemaphorePermit<'_>> {
+        // It is never closed.
+        self.bodies.acquire().await.ok()
     }
 
     /// POST invocation/{id}/response.
@@ -302,6 +314,7 @@ impl Session {
             }),
             changed: Notify::new(),
             ended: watch::Sender::new(false),
+            bodies: Semaphore::new(BODIES_MAX),
         }
     }
 
@@ -330,6 +343,14 @@ impl Session {
             }
             _ => inner.assignment = Some(assignment),
         }
+    }
+
+    /// Takes back an invocation that the runtime has not asked for. False when it has.
+    pub(crate) fn unassign(&self) -> bool {
+        let mut inner = self.inner();
+        let applied = inner.machine.apply(Input::Unassign);
+        debug_assert!(applied.is_ok());
+        inner.assignment.take().is_some()
     }
 
     /// Waits for what an init or a restore comes to.

@@ -52,14 +52,6 @@ impl<T, E: Display> Context<T> for Result<T, E> {
     }
 }
 
-/// The descriptors of a finished sandbox.
-struct Announcement {
-    listener: OwnedFd,
-    connection: network::Connection,
-    stdout: Pipe,
-    stderr: Pipe,
-}
-
 /// The two ends of a pipe.
 struct Pipe {
     read: OwnedFd,
@@ -84,7 +76,7 @@ pub(crate) fn run(setup: &Setup, channel: &Channel) -> i32 {
 /// What the stages hand on to later ones.
 #[derive(Default)]
 struct Parts {
-    network: Option<(OwnedFd, network::Connection)>,
+    network: Option<network::Network>,
     logs: Option<(Pipe, Pipe)>,
 }
 
@@ -106,7 +98,7 @@ impl Parts {
                 rustix::system::sethostname(setup.host_name.as_bytes()).context("set host name")
             }
             Stage::Network => {
-                self.network = Some(network::make()?);
+                self.network = Some(network::make(&setup.layout.exposed_ports)?);
                 Ok(())
             }
             Stage::Logs => {
@@ -118,25 +110,20 @@ impl Parts {
     }
 
     fn announce(&mut self, channel: &Channel) -> Step {
-        let (Some((listener, connection)), Some((stdout, stderr))) = (self.network.take(), self.logs.take())
-        else {
+        let (Some(network), Some((stdout, stderr))) = (self.network.take(), self.logs.take()) else {
             return Err("the stages ran out of order".to_owned());
         };
-        let parts = Announcement { listener, connection, stdout, stderr };
-        serve::send(
-            channel,
-            &FromInit::Ready,
-            &[
-                parts.listener.as_fd(),
-                parts.connection.server.as_fd(),
-                parts.connection.client.as_fd(),
-                parts.stdout.read.as_fd(),
-                parts.stderr.read.as_fd(),
-                parts.stdout.write.as_fd(),
-                parts.stderr.write.as_fd(),
-            ],
-        )
-        .context("announce the sandbox")
+        let mut descriptors = vec![
+            network.listener.as_fd(),
+            network.connection.server.as_fd(),
+            network.connection.client.as_fd(),
+            stdout.read.as_fd(),
+            stderr.read.as_fd(),
+            stdout.write.as_fd(),
+            stderr.write.as_fd(),
+        ];
+        descriptors.extend(network.exposed.iter().map(AsFd::as_fd));
+        serve::send(channel, &FromInit::Ready, &descriptors).context("announce the sandbox")
     }
 }
 

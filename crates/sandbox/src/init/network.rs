@@ -22,12 +22,23 @@ pub(super) struct Connection {
     pub client: OwnedFd,
 }
 
-/// Brings loopback up and makes the listening socket and one connection to it.
-pub(super) fn make() -> Step<(OwnedFd, Connection)> {
+/// What this stage makes.
+pub(super) struct Network {
+    /// Listens on the Runtime API's port.
+    pub listener: OwnedFd,
+    /// A connection to it.
+    pub connection: Connection,
+    /// Listen on the exposed ports, in their order.
+    pub exposed: Vec<OwnedFd>,
+}
+
+/// Brings loopback up and makes the listening sockets and one connection.
+pub(super) fn make(exposed_ports: &[u16]) -> Step<Network> {
     linux::namespace::bring_loopback_up().context("bring loopback up")?;
     let listener = listen(RUNTIME_API_PORT)?;
     let connection = connect(&listener)?;
-    Ok((listener, connection))
+    let exposed = exposed_ports.iter().map(|&port| listen(port)).collect::<Step<_>>()?;
+    Ok(Network { listener, connection, exposed })
 }
 
 /// Makes connections when the Runtime API's listener already belongs to the server, which would accept them first: they

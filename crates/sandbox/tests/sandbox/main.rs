@@ -137,7 +137,7 @@ impl Bench {
 
     fn try_start(&mut self, binds: Vec<RootBind>) -> Result<Sandbox, SandboxError> {
         self.next_id += 1;
-        let layout = RootLayout { name: "test".to_owned(), binds };
+        let layout = RootLayout { name: "test".to_owned(), binds, exposed_ports: Vec::new() };
         let mut starting = self.maker.as_ref().unwrap().start(self.next_id, &layout)?;
         loop {
             assert!(readable(starting.as_fd(), Duration::from_secs(5)), "the sandbox does not start");
@@ -294,7 +294,7 @@ fn timings(bench: &mut Bench) {
             samples.push(last.elapsed().as_secs_f64() * 1e6);
             last = Instant::now();
         };
-        let layout = RootLayout { name: "test".to_owned(), binds: Vec::new() };
+        let layout = RootLayout { name: "test".to_owned(), binds: Vec::new(), exposed_ports: Vec::new() };
         let starting = bench.maker.as_ref().unwrap().start(1000 + round, &layout).unwrap();
         samples.push(0.0);
         lap(&mut samples);

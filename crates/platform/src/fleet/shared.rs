@@ -1,6 +1,7 @@
 //! The state that all parts of the fleet share, and what keeps it true: the host role's events, housekeeping, kills.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
@@ -23,7 +24,8 @@ use super::roster::{Capacity, Parked, Roster};
 use super::sandboxes::{Bounds, ReadySandbox, Sandboxes};
 
 /// How often idle environments are looked through and pools adapted.
-const HOUSEKEEPING: Duration = Duration::from_secs(1);
+const HOUSEKEEPING_MAX: Duration = Duration::from_secs(1);
+const HOUSEKEEPING_MIN: Duration = Duration::from_millis(10);
 
 /// How long a description of a runtime is trusted before it is read again: it changes only by an install.
 const RUNTIME_FRESH: Duration = Duration::from_secs(5);
@@ -66,7 +68,7 @@ pub(super) enum NoPlace {
 }
 
 /// What all parts of the fleet share.
-pub(super) struct Core {
+pub(super) struct Shared {
     pub(super) config: FleetConfig,
     pub(super) host: HostClient,
     pub(super) frontend: Arc<dyn Frontend>,
@@ -80,7 +82,7 @@ pub(super) struct Core {
     pending_routes: Mutex<HashMap<SnapshotId, PendingRoute>>,
 }
 
-impl Core {
+impl Shared {
     pub(super) fn new(
         config: FleetConfig,
         host: HostClient,
@@ -111,6 +113,12 @@ impl Core {
         self.roster.lock().expect("nothing panics while it holds this lock")
     }
 
+    /// The root of a runtime's sandboxes, with the ports that this server exposes.
+    fn root_spec(&self, installed: &InstalledRuntime) -> RootSpec {
+        let exposed_ports = self.config.exposed.iter().map(SocketAddr::port).collect();
+        RootSpec { exposed_ports, ..installed.root_spec() }
+    }
+
     /// Sandboxes of every installed runtime begin to get ready.
     pub(super) fn prepare_pools(&self) {
         for installed in self.runtimes.all() {
@@ -118,7 +126,7 @@ impl Core {
                 Some(path) => {
                     tracing::warn!(runtime = installed.id, path = %path.display(), "the runtime is incomplete; install it again");
                 }
-                None => self.sandboxes.prepare(&Arc::new(installed.root_spec()), Instant::now()),
+                None => self.sandboxes.prepare(&Arc::new(self.root_spec(&installed)), Instant::now()),
             }
         }
     }
@@ -138,7 +146,10 @@ impl Core {
         };
         let runtime = match read.remove(id) {
             Some((_, runtime)) if runtime.installed == installed => runtime,
-            _ => Arc::new(Runtime::new(installed)),
+            _ => {
+                let root = self.root_spec(&installed);
+                Arc::new(Runtime::new(installed, root))
+            }
         };
         read.insert(id.to_owned(), (now, runtime.clone()));
         Some(runtime)
@@ -258,7 +269,7 @@ impl Core {
 
 /// Which call the runtime of a snapshot waits in. Nearly all wait in `restore/next`; for the others a mark is kept in
 /// a file of the snapshot's name, because a restore must continue the same call after a restart of the server too.
-impl Core {
+impl Shared {
     pub(super) fn pending_route(&self, snapshot: &SnapshotId) -> PendingRoute {
         let mut known = self.pending_routes();
         *known.entry(snapshot.clone()).or_insert_with(|| match self.mark_of(snapshot).exists() {
@@ -307,15 +318,10 @@ impl Core {
 }
 
 impl Runtime {
-    fn new(installed: InstalledRuntime) -> Self {
+    fn new(installed: InstalledRuntime, root: RootSpec) -> Self {
         let text = serde_json::to_vec(&installed).unwrap_or_default();
         let fingerprint = Sha256::digest(&text).iter().map(|byte| format!("{byte:02x}")).collect();
-        Self {
-            root: Arc::new(installed.root_spec()),
-            label: installed.version_label(),
-            fingerprint,
-            installed,
-        }
+        Self { root: Arc::new(root), label: installed.version_label(), fingerprint, installed }
     }
 
     /// As in `INIT_START`.
@@ -337,62 +343,75 @@ fn stream_name(spec: &VersionSpec, now: jiff::Timestamp) -> String {
 }
 
 /// Hears what the host role says until it ends.
-pub(super) async fn follow_events(core: Arc<Core>, mut events: HostEvents) {
+pub(super) async fn follow_events(shared: Arc<Shared>, mut events: HostEvents) {
     while let Some(HostEvent { event, descriptors }) = events.recv().await {
         match event {
-            Event::SandboxReady { sandbox, root } => sandbox_ready(&core, sandbox, &root, descriptors),
+            Event::SandboxReady { sandbox, root } => sandbox_ready(&shared, sandbox, &root, descriptors),
             Event::SandboxFailed { root, message } => {
                 tracing::error!(pool = root.name, message, "no sandbox can be made");
-                core.sandboxes.failed(&root, &message);
+                shared.sandboxes.failed(&root, &message);
             }
             Event::Exited { sandbox, exit, out_of_memory } => {
-                let found = core.roster().find(sandbox);
+                let found = shared.roster().find(sandbox);
                 match found {
                     Some((environment, idle)) => {
                         environment.session.exited(exit, out_of_memory);
                         if idle {
-                            core.kill(&environment);
+                            shared.kill(&environment);
                         }
                     }
-                    None => drop(core.sandboxes.forget(sandbox)),
+                    None => drop(shared.sandboxes.forget(sandbox)),
                 }
             }
         }
     }
     // The host role took everything down with itself.
-    let lost = core.roster().clear();
+    shared.sandboxes.close();
+    let lost = shared.roster().clear();
     for environment in lost {
         environment.session.end();
         environment.log.detach();
     }
 }
 
-fn sandbox_ready(core: &Core, id: SandboxId, root: &RootSpec, descriptors: Vec<OwnedFd>) {
+fn sandbox_ready(shared: &Shared, id: SandboxId, root: &RootSpec, mut descriptors: Vec<OwnedFd>) {
+    let exposed = descriptors.split_off(descriptors.len().min(4));
     let Ok([listener, connection, stdout, stderr]) = <[OwnedFd; 4]>::try_from(descriptors) else {
-        tracing::error!(sandbox = id.0, "a sandbox came without its four descriptors; killed");
-        core.post(Command::Kill { sandbox: id });
+        tracing::error!(sandbox = id.0, "a sandbox came without its descriptors; killed");
+        shared.post(Command::Kill { sandbox: id });
         return;
     };
     let session = Arc::new(Session::new());
-    core.frontend.listen(session.clone(), listener);
+    shared.frontend.listen(session.clone(), listener);
+    for (listener, service) in exposed.into_iter().zip(&shared.config.exposed) {
+        if let Err(error) = super::expose::expose(&session, listener, *service) {
+            tracing::error!(%error, %service, sandbox = id.0, "a function will not reach a service");
+        }
+    }
     let ready = ReadySandbox { id, session, connection, pipes: [stdout, stderr] };
-    if let Some(unwanted) = core.sandboxes.offer(root, ready) {
+    if let Some(unwanted) = shared.sandboxes.offer(root, ready) {
         unwanted.session.end();
-        core.post(Command::Kill { sandbox: id });
+        shared.post(Command::Kill { sandbox: id });
     }
 }
 
+/// Often enough that an environment is not idle for half as long again as it may.
+fn housekeeping(idle_max: Duration) -> Duration {
+    (idle_max / 2).clamp(HOUSEKEEPING_MIN, HOUSEKEEPING_MAX)
+}
+
 /// Takes old environments down and adapts the pools, until the fleet is gone.
-pub(super) async fn keep_house(core: Weak<Core>) {
-    let mut ticks = tokio::time::interval(HOUSEKEEPING);
+pub(super) async fn keep_house(shared: Weak<Shared>) {
+    let Some(period) = shared.upgrade().map(|shared| housekeeping(shared.config.idle_max)) else { return };
+    let mut ticks = tokio::time::interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let Some(core) = core.upgrade() else { return };
+        let Some(shared) = shared.upgrade() else { return };
         let now = Instant::now();
-        let expired = core.roster().expire(now, core.config.idle_max);
-        expired.iter().for_each(|environment| core.take_down(environment));
-        core.sandboxes.adapt(now);
+        let expired = shared.roster().expire(now, shared.config.idle_max);
+        expired.iter().for_each(|environment| shared.take_down(environment));
+        shared.sandboxes.adapt(now);
     }
 }
 
