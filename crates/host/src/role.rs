@@ -130,7 +130,7 @@ struct Held {
 /// What a worker was asked to do.
 enum Task {
     Checkpoint { request: u64 },
-    Template { snapshot: SnapshotId, control: Channel, home: Sandbox, files: PathBuf },
+    Template { snapshot: SnapshotId, control: Channel, home: Box<Sandbox>, files: PathBuf },
 }
 
 enum TemplateState {
@@ -544,6 +544,7 @@ impl Role {
             });
         match made {
             Ok((worker, control)) => {
+                let home = Box::new(home);
                 let task = Task::Template { snapshot: snapshot.clone(), control, home, files };
                 if let Err(failure) = self.work(worker, task) {
                     self.settle(&snapshot, Err(failure));
@@ -561,7 +562,7 @@ impl Role {
         snapshot: &SnapshotId,
         made: Result<Made, Failure>,
         control: Channel,
-        home: Sandbox,
+        home: Box<Sandbox>,
         files: PathBuf,
     ) {
         let standing = match made {
@@ -615,12 +616,12 @@ impl Role {
 
     /// A sandbox that was meant for a restore which does not take place is not in its pool any more.
     fn forget(&mut self, waiting: &Waiting) {
-        if let Waiting::Restore { sandbox, lease, .. } = waiting {
-            if let Some(held) = self.sandboxes.get_mut(sandbox) {
-                held.lease = Some(lease.clone());
-                let root = held.root.clone();
-                self.pools.taken(&root);
-            }
+        if let Waiting::Restore { sandbox, lease, .. } = waiting
+            && let Some(held) = self.sandboxes.get_mut(sandbox)
+        {
+            held.lease = Some(lease.clone());
+            let root = held.root.clone();
+            self.pools.taken(&root);
         }
     }
 
@@ -709,11 +710,11 @@ impl Role {
             TemplateState::Coming(_) => None,
         });
         let standing: Vec<_> = standing.collect();
-        if standing.len() >= TEMPLATES_MAX {
-            if let Some((_, oldest)) = standing.iter().min() {
-                let oldest = (*oldest).clone();
-                self.drop_template(&oldest);
-            }
+        if standing.len() >= TEMPLATES_MAX
+            && let Some((_, oldest)) = standing.iter().min()
+        {
+            let oldest = (*oldest).clone();
+            self.drop_template(&oldest);
         }
     }
 }

@@ -40,7 +40,7 @@ pub struct Standing {
     engine: engine::template::Template,
     pidfd: OwnedFd,
     /// Keeps the files that the template maps.
-    pub home: Sandbox,
+    pub home: Box<Sandbox>,
     made: Made,
     files: PathBuf,
     /// When it was last used.
@@ -123,9 +123,9 @@ impl Standing {
     pub fn new(
         made: Made,
         control: Channel,
-        home: Sandbox,
+        home: Box<Sandbox>,
         files: PathBuf,
-    ) -> Result<Self, (Failure, Sandbox)> {
+    ) -> Result<Self, (Failure, Box<Sandbox>)> {
         let pidfd = Pid::from_raw(made.pid)
             .ok_or(io::ErrorKind::InvalidData)
             .map_err(io::Error::from)
@@ -177,7 +177,7 @@ impl Standing {
     }
 
     /// Kills the template and gives its sandbox back to be killed.
-    pub fn end(self) -> Sandbox {
+    pub fn end(self) -> Box<Sandbox> {
         let _ = linux::process::signal(&self.pidfd, Signal::KILL);
         // A killed process with much memory takes a while to go; its end is waited for, so that no zombie stays.
         let _ = rustix::process::waitid(

@@ -23,12 +23,15 @@ use serde_json::Value;
 const ROLE: &str = "--host-role";
 const PYTHON: &str = "/usr/bin/python3";
 
+/// A case that ran whole or says why not.
+type Case = fn() -> Result<()>;
+
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     if arguments.get(1).is_some_and(|argument| argument == ROLE) {
         return run_role(&arguments[2]);
     }
-    let cases: &[(&str, fn() -> Result<()>)] = &[
+    let cases: &[(&str, Case)] = &[
         ("a_clone_is_what_was_checkpointed", a_clone_is_what_was_checkpointed),
         ("two_clones_share_nothing_they_must_not", two_clones_share_nothing_they_must_not),
         ("a_thousand_restores_all_answer", a_thousand_restores_all_answer),

@@ -367,30 +367,6 @@ pub fn set_readable_by_user(readable: bool) -> io::Result<()> {
     Ok(rustix::process::set_dumpable_behavior(if readable { Dumpable } else { NotDumpable })?)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_test_harness_has_threads_and_fork_says_so() {
-        assert!(threads().unwrap() > 1);
-        let refused = fork(&Fork::default(), || 0).unwrap_err();
-        assert_eq!(refused.kind(), io::ErrorKind::Unsupported);
-    }
-
-    #[test]
-    fn a_namespace_that_needs_no_privilege_beyond_ours_can_be_probed() {
-        // Either answer is right for some machine; what matters is that the child is reaped.
-        let _ = probe_namespaces(Namespaces::USER | Namespaces::PROCESS_ID);
-        assert!(probe_namespaces(Namespaces::empty()).is_ok());
-    }
-
-    #[test]
-    fn a_zero_byte_is_no_argument() {
-        assert!(Program::new("/bin/true", ["a\0b"], Vec::<String>::new()).is_err());
-    }
-}
-
 /// Makes a descriptor stay open in the programs that this process starts.
 ///
 /// # Errors
@@ -416,5 +392,29 @@ pub fn inherit(number: RawFd) -> io::Result<OwnedFd> {
             return Err(io::Error::last_os_error());
         }
         Ok(OwnedFd::from_raw_fd(number))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_test_harness_has_threads_and_fork_says_so() {
+        assert!(threads().unwrap() > 1);
+        let refused = fork(&Fork::default(), || 0).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::Unsupported);
+    }
+
+    #[test]
+    fn a_namespace_that_needs_no_privilege_beyond_ours_can_be_probed() {
+        // Either answer is right for some machine; what matters is that the child is reaped.
+        let _ = probe_namespaces(Namespaces::USER | Namespaces::PROCESS_ID);
+        assert!(probe_namespaces(Namespaces::empty()).is_ok());
+    }
+
+    #[test]
+    fn a_zero_byte_is_no_argument() {
+        assert!(Program::new("/bin/true", ["a\0b"], Vec::<String>::new()).is_err());
     }
 }

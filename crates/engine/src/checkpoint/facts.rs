@@ -92,15 +92,15 @@ fn layout(pid: i32, stat: &Stat, remote: &Remote<'_>) -> Result<Layout, Checkpoi
     Ok(Layout {
         start_code: stat.startcode,
         end_code: stat.endcode,
-        start_data: known(stat.start_data.map(|value| value as u64)),
-        end_data: known(stat.end_data.map(|value| value as u64)),
-        start_brk: known(stat.start_brk.map(|value| value as u64)),
+        start_data: known(stat.start_data),
+        end_data: known(stat.end_data),
+        start_brk: known(stat.start_brk),
         brk: remote.call(libc::SYS_brk, &[0], "read the end of the heap")? as u64,
         start_stack: stat.startstack,
-        arg_start: known(stat.arg_start.map(|value| value as u64)),
-        arg_end: known(stat.arg_end.map(|value| value as u64)),
-        env_start: known(stat.env_start.map(|value| value as u64)),
-        env_end: known(stat.env_end.map(|value| value as u64)),
+        arg_start: known(stat.arg_start),
+        arg_end: known(stat.arg_end),
+        env_start: known(stat.env_start),
+        env_end: known(stat.env_end),
         auxv: fs::read(format!("/proc/{pid}/auxv")).doing("read the auxiliary vector", pid)?,
     })
 }
