@@ -162,8 +162,26 @@ class TestDamage:
         answer = own_system.invoke(name, version)
         assert answer.status == 200 and answer.function_error is None and answer.json() == 1
         assert duration_ms(answer.log, "Restore Duration") is None, "a damaged snapshot was restored"
-        assert "restore" in own_system.server.log_text().lower()
+        assert "restore an environment; a normal init serves the invocation" in own_system.server.log_text()
         assert own_system.invoke(name, version).json() >= 1
+
+    @pytest.mark.parametrize("damage", ["corrupt", "truncate", "remove"])
+    def test_a_damaged_manifest_is_refused_and_the_call_is_served(self, own_system: System, damage: str) -> None:
+        name, version = own_system.create_snapshotted(COUNTER, name=f"fault-manifest-{damage}")
+        other, other_version = own_system.create_snapshotted(COUNTER, name=f"fault-beside-{damage}")
+        (entry,) = [entry for entry in own_system.server.snapshots() if entry["function"] == name]
+        own_system.server.stop()
+        snapshots = own_system.server.data_dir / "snapshots"
+        manifests = [path for path in snapshots.rglob(f"*{entry['snapshot']}*") if path.is_file()]
+        assert manifests, f"no file of snapshot {entry['snapshot']} in {sorted(snapshots.rglob('*'))[:20]}"
+        for file in manifests:
+            harm(file, damage)
+        own_system.server.restart()
+        answer = own_system.invoke(name, version)
+        assert answer.status == 200 and answer.function_error is None and answer.json() == 1
+        assert duration_ms(answer.log, "Restore Duration") is None, "a damaged snapshot was restored"
+        answer = own_system.invoke(other, other_version)
+        assert answer.json() == 1 and duration_ms(answer.log, "Restore Duration") is not None
 
 
 def largest_files(directory: Path) -> list[Path]:

@@ -207,7 +207,8 @@ class TestConcurrency:
 
 class TestEnvironment:
     @pytest.fixture(scope="class")
-    def seen(self, system: System) -> dict:
+    @classmethod
+    def seen(cls, system: System) -> dict:
         name = system.create(
             """
             import os, resource, socket, sys, tempfile

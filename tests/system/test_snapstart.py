@@ -243,7 +243,8 @@ class TestRestore:
 
 class TestClones:
     @pytest.fixture(scope="class")
-    def pair(self, system: System) -> list[dict]:
+    @classmethod
+    def pair(cls, system: System) -> list[dict]:
         """What two environments answered that were restored from one snapshot and ran at the same time."""
         name, version = system.create_snapshotted(RANDOM)
         return overlapping(system, name, version, 2)
