@@ -269,14 +269,15 @@ impl Job {
 
     /// A restore failed: its environment goes, the log says so, and a normal init is to serve the invocation.
     fn fall_back(&self, environment: &Handle, snapshot: &SnapshotId, began: Instant, failure: &Failure) {
+        self.shared.counters.count_restore_failure();
         tracing::error!(
             function = self.spec.key.function,
             version = self.spec.key.version,
             snapshot = snapshot.0,
+            restore_failures = self.shared.counters.restore_failures(),
             %failure,
             "restore an environment; a normal init serves the invocation"
         );
-        self.shared.counters.count_restore_failure();
         self.shared.kill(environment);
         let status = Some(Status::Error("Sandbox.Failure"));
         environment.log.platform(&lines::restore_report(began.elapsed(), status));
