@@ -2,6 +2,8 @@
 
 VENV_PYTHON := .cache/venv/bin/python
 EXAMPLES ?=
+# The server makes namespaces and control groups; who is not root is asked for it by sudo.
+AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo -E env "PATH=$$PATH")
 
 .PHONY: help demo test bench build clean
 
@@ -9,13 +11,13 @@ help: ## list these commands
 	@grep -E '^[a-z]+: .*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+): .*## /  make \1\t/' | expand -t 18
 
 demo: build ## set everything up, deploy the examples, print the table of cold starts
-	$(VENV_PYTHON) scripts/demo $(EXAMPLES)
+	$(AS_ROOT) $(VENV_PYTHON) scripts/demo $(EXAMPLES)
 
 test: ## set everything up and run every test
 	scripts/test
 
 bench: build ## print the figures of the README
-	$(VENV_PYTHON) bench/run
+	$(AS_ROOT) $(VENV_PYTHON) bench/run
 
 build: ## install what is missing on this machine and build the release binary
 	scripts/setup

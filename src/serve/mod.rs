@@ -148,9 +148,15 @@ fn check(arguments: &ServeArguments) -> Result<()> {
 
 /// Logs of the server itself go to standard error; `RUST_LOG` chooses what.
 pub fn start_log() {
+    use std::io::IsTerminal;
     use tracing_subscriber::EnvFilter;
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .init();
 }
 
 /// Makes the data directory, readable by its owner alone: keys and code lie in it.
