@@ -1,9 +1,10 @@
 """Starts the unmodified AWS runtime interface client, as `/var/runtime/bootstrap.py` does on AWS.
 
 What it adds to the client: the module search path of Lambda (code first, then layers, then the runtime; never the
-packages that happen to be installed on the host), and, in an environment that is going to be snapshotted, one
-after-restore hook of the platform. That hook is registered before the function's code is imported, so it runs before
-every hook of the function. It gives each restored environment random state of its own.
+packages that happen to be installed on the host), and, in an environment that is going to be snapshotted, two hooks of
+the platform, registered before the function's code is imported. The one before the snapshot runs after those of the
+function and does what every clone would otherwise do again; the one after a restore runs before those of the function
+and gives each environment random state of its own.
 
 Deliberately absent: everything the client does itself (handler lookup, hooks, logging, the Runtime API), and OpenSSL,
 which the engine reseeds in every clone before any of this code runs on.
@@ -20,7 +21,7 @@ def main() -> None:
     """Arranges the search path, registers the platform's hook where it is needed and hands over to the client."""
     arrange_search_path()
     if os.environ.get(INITIALIZATION_TYPE) == SNAP_START:
-        register_platform_hook()
+        register_platform_hooks()
     from awslambdaric.__main__ import main as run_client
 
     run_client(["awslambdaric", os.environ["_HANDLER"]])
@@ -53,11 +54,33 @@ def arrange_search_path() -> None:
     site.execsitecustomize()
 
 
-def register_platform_hook() -> None:
-    """Registers `renew_random_state` as the first after-restore hook. Call it before the function is imported."""
-    from snapshot_restore_py import register_after_restore
+def register_platform_hooks() -> None:
+    """Registers the platform's hooks. Call it before the function is imported.
 
+    Before-snapshot hooks run from the last to the first, after-restore hooks from the first to the last: ours are the
+    last before the snapshot and the first after it.
+    """
+    from snapshot_restore_py import register_after_restore, register_before_snapshot
+
+    register_before_snapshot(settle)
     register_after_restore(renew_random_state)
+
+
+def settle() -> None:
+    """Does once, before the snapshot, what every clone would otherwise do by itself.
+
+    Garbage is collected, and what is left is moved out of the collector's sight: a later collection would write to the
+    header of every object and so copy every page that the clones share. OpenSSL sets up its generators at their first
+    use; the engine's reseeding would be that first use in every clone.
+    """
+    import gc
+    import http.client  # noqa: F401  (the client imports it right after this, and with it OpenSSL)
+
+    openssl = sys.modules.get("_ssl")
+    if openssl is not None:
+        openssl.RAND_bytes(1)
+    gc.collect()
+    gc.freeze()
 
 
 def renew_random_state() -> None:

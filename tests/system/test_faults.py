@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -48,6 +49,13 @@ def server_started(entry: Path, system: System) -> bool:
     return str(system.server.log_file) in links
 
 
+def host_role_of(system: System) -> int:
+    """The process of the host role: the child that the server started first."""
+    server = system.server.process.pid
+    children = Path(f"/proc/{server}/task/{server}/children").read_text().split()
+    return min(int(child) for child in children if b"host-role" in Path(f"/proc/{child}/cmdline").read_bytes())
+
+
 def wait_until_gone(system: System) -> dict[int, str]:
     deadline = time.monotonic() + 15
     while processes_of(system) and time.monotonic() < deadline:
@@ -66,6 +74,18 @@ class TestKill:
         assert own_system.invoke(name, version).json() == 1
         own_system.server.stop()
         assert not wait_until_gone(own_system)
+
+    def test_the_end_of_the_host_role_ends_the_server(self, own_system: System) -> None:
+        name, version = own_system.create_snapshotted(COUNTER, name="fault-host-role")
+        own_system.invoke(name, version)
+        os.kill(host_role_of(own_system), signal.SIGKILL)
+        assert own_system.server.process.wait(60) != 0
+        assert "the host role has died" in own_system.server.log_text()
+        own_system.server.kill()
+        assert not wait_until_gone(own_system), "environments outlived the host role"
+        own_system.server.restart()
+        answer = own_system.invoke(name, version)
+        assert answer.json() == 1 and duration_ms(answer.log, "Restore Duration") is not None
 
     def test_acknowledged_things_survive(self, own_system: System) -> None:
         client = own_system.client

@@ -12,3 +12,4 @@ pub mod image;
 pub mod ops;
 pub mod plan;
 pub mod template;
+pub mod write_set;

@@ -15,7 +15,8 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::image::{Image, PageRun};
 use crate::ops::{Context, DESCRIPTOR_SLOTS, DONE, Op, Report, Reporter, Request, SLOTS};
-use crate::plan::area::CODE_BYTES;
+use crate::plan::area::{CODE_BYTES, WRITE_SET_CALLS, WRITE_SET_RANGES, WRITE_SET_RANGES_PER_CALL};
+use crate::plan::clone::WRITE_SET_SLOT;
 use crate::plan::list::Shown;
 use crate::plan::{HostFacts, Plan};
 
@@ -169,15 +170,49 @@ pub struct Template {
     operations: Vec<String>,
     clone: Range<u32>,
     sequence: u64,
+    pid: i32,
+    write_set: u64,
+    /// Ranges that each populating call takes, from [`WRITE_SET_SLOT`] on.
+    populated: [u64; WRITE_SET_CALLS as usize],
 }
 
 impl Template {
     /// Takes over the control channel of a template that [`load`] has made. `clone` is the plan's list, `operations`
-    /// the whole plan as it prints itself.
+    /// the whole plan as it prints itself, `write_set` where the plan's area keeps that.
     #[must_use]
-    pub fn new(control: Channel, clone: Range<u32>, operations: Vec<String>) -> Self {
+    pub fn new(
+        control: Channel,
+        clone: Range<u32>,
+        operations: Vec<String>,
+        pid: i32,
+        write_set: u64,
+    ) -> Self {
         // The loader's conversation ended far below.
-        Self { control, operations, clone, sequence: 1000 }
+        Self {
+            control,
+            operations,
+            clone,
+            sequence: 1000,
+            pid,
+            write_set,
+            populated: [0; WRITE_SET_CALLS as usize],
+        }
+    }
+
+    /// Has every later clone copy these pages ahead: what an earlier one wrote to by the end of its first request.
+    ///
+    /// # Errors
+    /// When the template's memory cannot be written.
+    pub fn populate(&mut self, ranges: &[(u64, u64)]) -> io::Result<()> {
+        let ranges = &ranges[..ranges.len().min(WRITE_SET_RANGES as usize)];
+        let words = ranges.iter().flat_map(|(start, end)| [*start, end - start]);
+        let bytes: Vec<u8> = words.flat_map(u64::to_ne_bytes).collect();
+        linux::memory::write(self.pid, self.write_set, &bytes)?;
+        let per_call = WRITE_SET_RANGES_PER_CALL as usize;
+        for (call, count) in self.populated.iter_mut().enumerate() {
+            *count = ranges.len().saturating_sub(call * per_call).min(per_call) as u64;
+        }
+        Ok(())
     }
 
     /// The control channel: readable out of turn when the template has died.
@@ -198,7 +233,7 @@ impl Template {
             shown: &|index| self.operations.get(index).cloned(),
             sequence: self.sequence,
         };
-        conversation.run_with_child(&self.clone, descriptors, CLONE_TIMEOUT)
+        conversation.run_with_child(&self.clone, descriptors, &self.populated, CLONE_TIMEOUT)
     }
 }
 
@@ -217,7 +252,7 @@ impl Conversation<'_> {
         descriptors: &[BorrowedFd<'_>],
         timeout: Duration,
     ) -> Result<(), TemplateError> {
-        self.send(list, descriptors)?;
+        self.send(list, descriptors, &[])?;
         self.wait(timeout, 1)
     }
 
@@ -226,20 +261,25 @@ impl Conversation<'_> {
         &mut self,
         list: &Range<u32>,
         descriptors: &[BorrowedFd<'_>],
+        populated: &[u64],
         timeout: Duration,
     ) -> Result<(), TemplateError> {
-        self.send(list, descriptors)?;
+        self.send(list, descriptors, populated)?;
         self.wait(timeout, 2)
     }
 
-    fn send(&mut self, list: &Range<u32>, descriptors: &[BorrowedFd<'_>]) -> Result<(), TemplateError> {
+    fn send(
+        &mut self,
+        list: &Range<u32>,
+        descriptors: &[BorrowedFd<'_>],
+        populated: &[u64],
+    ) -> Result<(), TemplateError> {
         self.sequence += 1;
-        let request = Request {
-            sequence: self.sequence,
-            start: list.start,
-            count: list.end - list.start,
-            values: [0; SLOTS - DESCRIPTOR_SLOTS],
-        };
+        let mut values = [0; SLOTS - DESCRIPTOR_SLOTS];
+        let first = WRITE_SET_SLOT as usize - DESCRIPTOR_SLOTS;
+        values[first..first + populated.len()].copy_from_slice(populated);
+        let request =
+            Request { sequence: self.sequence, start: list.start, count: list.end - list.start, values };
         let sent = self.control.send(linux::inject::bytes_of(&request), descriptors);
         sent.map_err(|source| TemplateError::Call { doing: "reach", source })
     }

@@ -9,6 +9,15 @@ use crate::protocol::RootSpec;
 /// How many sandboxes of one root may be starting at a time.
 const STARTING_MAX: u32 = 4;
 
+/// How soon a pool needs a sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Urgency {
+    /// It is below its size.
+    Low,
+    /// Nothing waits ready: the next request will wait.
+    Empty,
+}
+
 /// How full the pools are.
 #[derive(Debug, Default)]
 pub struct Pools {
@@ -32,10 +41,12 @@ impl Pools {
         pool.broken = false;
     }
 
-    /// A root of which a sandbox should be started now.
-    pub fn wanted(&self) -> Option<RootSpec> {
+    /// A root of which a sandbox should be started, if there is one of this urgency.
+    pub fn wanted(&self, urgency: Urgency) -> Option<RootSpec> {
         let lacks = |pool: &Pool| {
-            !pool.broken && pool.ready + pool.starting < pool.target && pool.starting < STARTING_MAX
+            let short = pool.ready + pool.starting < pool.target;
+            let urgent = urgency == Urgency::Low || pool.ready == 0;
+            !pool.broken && short && urgent && pool.starting < STARTING_MAX
         };
         self.by_root.iter().find(|(_, pool)| lacks(pool)).map(|(root, _)| root.clone())
     }
@@ -83,15 +94,15 @@ mod tests {
     fn a_pool_is_filled_to_its_target_and_refilled_when_one_is_taken() {
         let root = RootSpec { name: "python3.12".to_owned(), binds: Vec::new(), exposed_ports: Vec::new() };
         let mut pools = Pools::default();
-        assert_eq!(pools.wanted(), None);
+        assert_eq!(pools.wanted(Urgency::Low), None);
         pools.set_target(&root, 1);
-        assert_eq!(pools.wanted().as_ref(), Some(&root));
+        assert_eq!(pools.wanted(Urgency::Low).as_ref(), Some(&root));
         pools.started(&root);
-        assert_eq!(pools.wanted(), None);
+        assert_eq!(pools.wanted(Urgency::Low), None);
         pools.settled(&root, true);
-        assert_eq!(pools.wanted(), None);
+        assert_eq!(pools.wanted(Urgency::Low), None);
         pools.taken(&root);
-        assert!(pools.wanted().is_some());
+        assert!(pools.wanted(Urgency::Low).is_some());
     }
 
     #[test]
@@ -101,8 +112,8 @@ mod tests {
         pools.set_target(&root, 2);
         pools.started(&root);
         pools.settled(&root, false);
-        assert_eq!(pools.wanted(), None);
+        assert_eq!(pools.wanted(Urgency::Low), None);
         pools.set_target(&root, 2);
-        assert!(pools.wanted().is_some());
+        assert!(pools.wanted(Urgency::Low).is_some());
     }
 }

@@ -15,7 +15,7 @@ use linux::channel::Channel;
 use sandbox::{ExecSpec, ExitReport, HostAbilities, NotReady, Reaper, Sandbox, SandboxMaker, Starting};
 use store::Store;
 
-use crate::pool::{Pools, layout};
+use crate::pool::{Pools, Urgency, layout};
 use crate::protocol::{
     Answer, Command, Event, Exit, Failure, FailureKind, FromHost, InitSpec, Lease, MESSAGE_BYTES_MAX,
     RUNTIME_API_PORT, Reply, Request, RootSpec, SandboxId, SnapshotFacts, SnapshotId,
@@ -33,6 +33,10 @@ const FILES: &str = "snapshot-files";
 const TEMPLATES_MAX: usize = 64;
 /// Limit of open descriptors, as AWS Lambda has it.
 const OPEN_FILES_MAX: u64 = 1024;
+
+/// How long pools that are not empty wait for their refill after an environment was started. Making a sandbox takes
+/// milliseconds of processor time that a restored function is better off with.
+const REFILL_DELAY_MS: u64 = 15;
 
 /// How long the end of the role may take.
 const END_MAX: Duration = Duration::from_secs(5);
@@ -85,6 +89,7 @@ pub fn run(channel: Channel, config: Config) -> Result<(), RoleError> {
         reaper: Reaper::default(),
         pools: Pools::default(),
         next_number: 1,
+        last_start: Instant::now(),
         starting: HashMap::new(),
         sandboxes: HashMap::new(),
         workers: HashMap::new(),
@@ -104,6 +109,8 @@ struct Role {
     reaper: Reaper,
     pools: Pools,
     next_number: u64,
+    /// When an environment was last started: the processors are its own for a moment.
+    last_start: Instant,
     starting: HashMap<u64, (Starting, Purpose)>,
     sandboxes: HashMap<u64, Held>,
     workers: HashMap<u64, (Worker, Task)>,
@@ -125,6 +132,8 @@ struct Held {
     stderr_inode: u64,
     /// `cgroup.procs` of its groups, opened ahead for a clone to join.
     joins: Vec<OwnedFd>,
+    /// The snapshot that it was restored from.
+    snapshot: Option<SnapshotId>,
 }
 
 /// What a worker was asked to do.
@@ -152,8 +161,7 @@ type Outcome = Result<Answer, Failure>;
 impl Role {
     fn serve(&mut self) -> Result<(), RoleError> {
         loop {
-            let timeout_ms = if self.pools.wanted().is_some() { Some(0) } else { self.reaper.next_tick_ms() };
-            let ready = self.watch.wait(timeout_ms)?;
+            let ready = self.watch.wait(self.idle_ms())?;
             if ready.is_empty() {
                 self.reaper.tick();
                 self.refill();
@@ -172,6 +180,18 @@ impl Role {
                     Source::Template(number) => self.template_died(number),
                 }
             }
+        }
+    }
+
+    /// How long to wait for work before something may be done that nobody waits for.
+    fn idle_ms(&self) -> Option<u64> {
+        let tick_ms = self.reaper.next_tick_ms();
+        if self.pools.wanted(Urgency::Empty).is_some() {
+            return Some(0);
+        }
+        match self.pools.wanted(Urgency::Low) {
+            Some(_) => Some(tick_ms.map_or(REFILL_DELAY_MS, |tick_ms| tick_ms.min(REFILL_DELAY_MS))),
+            None => tick_ms,
         }
     }
 
@@ -240,7 +260,11 @@ impl Role {
                 self.with_template(snapshot, waiting)
             }
             Command::Settled { sandbox } => Some(self.settled(sandbox.0)),
-            Command::Freeze { sandbox } => Some(self.steer(sandbox.0, Sandbox::freeze)),
+            Command::Freeze { sandbox } => {
+                let frozen = self.steer(sandbox.0, Sandbox::freeze);
+                self.learn(sandbox.0);
+                Some(frozen)
+            }
             Command::Thaw { sandbox } => Some(self.steer(sandbox.0, Sandbox::thaw)),
             Command::Kill { sandbox } => {
                 self.kill(sandbox.0);
@@ -282,7 +306,9 @@ impl Role {
     // Sandboxes.
 
     fn refill(&mut self) {
-        let Some(root) = self.pools.wanted() else { return };
+        let quiet = self.last_start.elapsed() >= Duration::from_millis(REFILL_DELAY_MS);
+        let urgency = if quiet { Urgency::Low } else { Urgency::Empty };
+        let Some(root) = self.pools.wanted(urgency) else { return };
         self.pools.started(&root);
         let purpose = Purpose::Pool(root.clone());
         if let Err(failure) = self.start(&root, purpose) {
@@ -342,7 +368,7 @@ impl Role {
             tracing::error!(sandbox = number, "its clone will not join its groups: {failure}");
             Vec::new()
         });
-        let held = Held { sandbox, root, lease: None, stdout_inode, stderr_inode, joins };
+        let held = Held { sandbox, root, lease: None, stdout_inode, stderr_inode, joins, snapshot: None };
         self.sandboxes.insert(number, held);
     }
 
@@ -370,6 +396,7 @@ impl Role {
     }
 
     fn init(&mut self, number: u64, lease: Lease, init: InitSpec) -> Outcome {
+        self.last_start = Instant::now();
         let root = self.held(number)?.root.clone();
         self.pools.taken(&root);
         let held = self.held(number)?;
@@ -655,6 +682,7 @@ impl Role {
 
     /// Gives the number of the clone's main thread inside its sandbox.
     fn restore(&mut self, number: u64, lease: &Lease, snapshot: &SnapshotId) -> Result<i32, Failure> {
+        self.last_start = Instant::now();
         let root = self.held(number)?.root.clone();
         self.pools.taken(&root);
         let Some(TemplateState::Standing { standing, .. }) = self.templates.get_mut(snapshot) else {
@@ -664,6 +692,7 @@ impl Role {
             return Err(internal(&format!("sandbox {number} is gone")));
         };
         held.lease = Some(lease.clone());
+        held.snapshot = Some(snapshot.clone());
         let cloned = clone_into(standing, held, lease);
         let main_tid = standing.main_tid();
         if let Err(failure) = cloned {
@@ -674,6 +703,16 @@ impl Role {
             return Err(failure);
         }
         Ok(main_tid)
+    }
+
+    /// Has the template of a clone that stands still after its first request learn from it.
+    fn learn(&mut self, number: u64) {
+        let Some(held) = self.sandboxes.get(&number) else { return };
+        let Some(snapshot) = &held.snapshot else { return };
+        let Some(TemplateState::Standing { standing, .. }) = self.templates.get_mut(snapshot) else { return };
+        if let Some(clone) = held.sandbox.processes().first() {
+            standing.learn(*clone);
+        }
     }
 
     fn template_died(&mut self, number: u64) {
@@ -721,6 +760,7 @@ impl Role {
 
 /// Leases the sandbox, hands it to the template and waits until the clone runs.
 fn clone_into(standing: &mut Standing, held: &mut Held, lease: &Lease) -> Result<(), Failure> {
+    let start = Instant::now();
     let wanted = lease_of(lease, standing.files(), Some(standing.clock()));
     let grant = held.sandbox.lease(&wanted).map_err(|error| internal(&error))?;
     held.sandbox.set_memory_limit(lease.memory_mib).map_err(|error| internal(&error))?;
@@ -735,7 +775,14 @@ fn clone_into(standing: &mut Standing, held: &mut Held, lease: &Lease) -> Result
         ends.connection.as_fd(),
     ];
     descriptors.extend(held.joins.iter().map(AsFd::as_fd));
-    standing.clone_into(&descriptors).map_err(|error| unusable(&error))
+    let leased = start.elapsed();
+    let cloned = standing.clone_into(&descriptors).map_err(|error| unusable(&error));
+    tracing::debug!(
+        lease_us = leased.as_micros(),
+        clone_us = (start.elapsed() - leased).as_micros(),
+        "restored"
+    );
+    cloned
 }
 
 fn lease_of(lease: &Lease, files: Option<PathBuf>, clock: Option<sandbox::ClockOffsets>) -> sandbox::Lease {

@@ -32,6 +32,9 @@ pub struct Made {
     boottime_ns: u64,
     main_tid: i32,
     has_files: bool,
+    write_set: u64,
+    /// Where the snapshot's private memory lies, as start and end.
+    memory: Vec<(u64, u64)>,
 }
 
 /// A template that stands.
@@ -45,6 +48,8 @@ pub struct Standing {
     files: PathBuf,
     /// When it was last used.
     pub used: Instant,
+    /// Whether its write set is known.
+    learned: bool,
 }
 
 /// Makes a template. Runs in a worker; the template becomes the host role's child. `files` is where the snapshot's
@@ -77,7 +82,19 @@ pub fn make(
         boottime_ns: image.boottime_ns,
         main_tid: image.pid,
         has_files: !image.tree.is_empty(),
+        write_set: plan.area.write_set(),
+        memory: private_memory(image),
     })
+}
+
+fn private_memory(image: &engine::image::Image) -> Vec<(u64, u64)> {
+    use engine::image::Backing;
+    let private = |address: u64| {
+        let at = image.mappings.partition_point(|mapping| mapping.end <= address);
+        image.mappings.get(at).is_some_and(|mapping| mapping.backing() != Backing::SharedAnonymous)
+    };
+    let runs = image.runs.iter().filter(|run| private(run.address));
+    runs.map(|run| (run.address, run.address + run.bytes)).collect()
 }
 
 fn shown(plan: &Plan) -> Vec<String> {
@@ -132,9 +149,14 @@ impl Standing {
             .and_then(|pid| Ok(rustix::process::pidfd_open(pid, PidfdFlags::empty())?));
         match pidfd {
             Ok(pidfd) => {
-                let engine =
-                    engine::template::Template::new(control, made.clone.clone(), made.operations.clone());
-                Ok(Self { engine, pidfd, home, made, files, used: Instant::now() })
+                let engine = engine::template::Template::new(
+                    control,
+                    made.clone.clone(),
+                    made.operations.clone(),
+                    made.pid,
+                    made.write_set,
+                );
+                Ok(Self { engine, pidfd, home, made, files, used: Instant::now(), learned: false })
             }
             Err(error) => Err((internal(&format!("the new template is gone: {error}")), home)),
         }
@@ -174,6 +196,24 @@ impl Standing {
     pub fn clone_into(&mut self, descriptors: &[BorrowedFd<'_>]) -> Result<(), TemplateError> {
         self.used = Instant::now();
         self.engine.clone_into(descriptors)
+    }
+
+    /// Learns from the first clone which pages a first request writes; later clones copy them ahead.
+    pub fn learn(&mut self, clone: Pid) {
+        if std::mem::replace(&mut self.learned, true) {
+            return;
+        }
+        let recorded = engine::write_set::record(clone.as_raw_nonzero().get(), &self.made.memory);
+        let learned = recorded.and_then(|ranges| {
+            self.engine.populate(&ranges)?;
+            Ok(ranges.len())
+        });
+        match learned {
+            Ok(ranges) => tracing::debug!(ranges, "write set learned"),
+            Err(error) => {
+                tracing::warn!(%error, "the write set of a snapshot is not known; restores are slower")
+            }
+        }
     }
 
     /// Kills the template and gives its sandbox back to be killed.

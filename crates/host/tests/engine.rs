@@ -287,6 +287,7 @@ fn a_clone_is_what_was_checkpointed() -> Result<()> {
         "heap",
         "shared",
         "pipe",
+        "pair",
         "eventfd",
         "tmp",
         "rest",

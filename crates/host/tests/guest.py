@@ -26,6 +26,7 @@ random.random()
 signal.signal(signal.SIGUSR1, lambda *_: None)
 READ, WRITE = os.pipe()
 os.write(WRITE, b"in the pipe")
+LEFT, RIGHT = socket.socketpair()
 EVENT = os.eventfd(7) if hasattr(os, "eventfd") else None
 with open("/tmp/made-at-init", "w") as file:
     file.write("kept")
@@ -75,6 +76,7 @@ def probe() -> dict:
         "heap": hashlib.sha256(HEAP).hexdigest() == HEAP_DIGEST,
         "shared": SHARED.read(5).decode(),
         "pipe": os.read(READ, 64).decode(),
+        "pair": pair_works(),
         "eventfd": os.eventfd_read(EVENT) if EVENT is not None else 7,
         "tmp": open("/tmp/dir/link").read(),
         "rest": OPEN.read(),
@@ -90,6 +92,13 @@ def probe() -> dict:
     }
     SHARED[:5] = b"mine!"
     return result
+
+
+def pair_works() -> str:
+    """Bytes go both ways through the pair of sockets."""
+    LEFT.send(b"there")
+    RIGHT.send(b"back")
+    return RIGHT.recv(9).decode() + LEFT.recv(9).decode()
 
 
 def subprocess_works() -> str:

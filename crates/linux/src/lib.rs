@@ -13,3 +13,4 @@ pub mod mount;
 pub mod namespace;
 pub mod process;
 pub mod ptrace;
+pub mod socket_diag;

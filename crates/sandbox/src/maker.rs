@@ -51,6 +51,8 @@ impl SandboxMaker {
     /// When the directory, the record or a group cannot be made.
     pub fn new(state_dir: &Path, abilities: &HostAbilities, mark: &str) -> Result<Self, SandboxError> {
         std::fs::create_dir_all(state_dir).map_err(SandboxError::at("make directory", state_dir))?;
+        // Restores are slower without it, and right.
+        let _ = crate::cgroup::favor_moves();
         let parent = Parent::make(&abilities.cgroups, mark).map_err(group_error)?;
         leftovers::write(state_dir, mark, parent.directories())
             .map_err(SandboxError::at("write the server's record in", state_dir))?;

@@ -7,13 +7,14 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 
+use linux::namespace::Namespaces;
 use rustix::net::{AddressFamily, SocketType, sockopt};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags};
 
 use super::{CheckpointError, Doing, Subject};
 use crate::image::{
     Closed, Connection, Descriptor, Epoll, EpollMember, EventFd, External, Kind, Listener, PathDescriptor,
-    Pipe, TimerFd,
+    Pipe, TimerFd, UnixPair,
 };
 
 /// The most bytes that a pipe's content may have: the largest pipe an ordinary user can make.
@@ -32,9 +33,11 @@ pub fn save(subject: &Subject) -> Result<(Vec<Descriptor>, Vec<String>), Checkpo
     let pidfd = rustix::process::pidfd_open(pidfd.doing("name", pid)?, PidfdFlags::empty())
         .doing("open a handle", pid)?;
     let mut saver = Saver { subject, pidfd, warnings: Vec::new(), seen: HashMap::new() };
+    // Sockets are asked about where they live.
+    linux::namespace::join(&saver.pidfd, Namespaces::NETWORK).doing("enter the network", pid)?;
     let descriptors =
         numbers.iter().map(|&number| saver.descriptor(number)).collect::<Result<Vec<_>, _>>()?;
-    refuse_half_pipes(pid, &descriptors)?;
+    refuse_half(pid, &descriptors)?;
     Ok((descriptors, saver.warnings))
 }
 
@@ -106,8 +109,8 @@ impl Saver<'_> {
         if let Some(inode) = inode_of(link, "pipe") {
             return self.pipe(number, inode, info);
         }
-        if inode_of(link, "socket").is_some() {
-            return self.socket(number);
+        if let Some(inode) = inode_of(link, "socket") {
+            return self.socket(number, inode);
         }
         match link.strip_prefix("anon_inode:") {
             Some("[eventfd]") => Ok(Kind::EventFd(EventFd {
@@ -151,11 +154,14 @@ impl Saver<'_> {
         Ok(Kind::Pipe(Pipe { id: inode, read, content, capacity_bytes: capacity as u32 }))
     }
 
-    fn socket(&mut self, number: i32) -> Result<Kind, CheckpointError> {
+    fn socket(&mut self, number: i32, inode: u64) -> Result<Kind, CheckpointError> {
         let pid = self.subject.pid;
         let copy = self.copy(number)?;
         let family = sockopt::socket_domain(&copy).doing("look at a socket", pid)?;
         let socket_type = sockopt::socket_type(&copy).doing("look at a socket", pid)?;
+        if family == AddressFamily::UNIX {
+            return self.unix_socket(number, inode, socket_type);
+        }
         if family != AddressFamily::INET && family != AddressFamily::INET6 {
             let what = format!("socket of address family {}", family.as_raw());
             return Err(self.unsupported(number, &what, REOPEN));
@@ -179,6 +185,19 @@ impl Saver<'_> {
             }
             _ => Ok(closed(family, socket_type, "nowhere".to_owned())),
         }
+    }
+
+    /// One end of a pair without anything on the way; that the other end is here too is checked at the end.
+    fn unix_socket(&self, number: i32, inode: u64, socket_type: SocketType) -> Result<Kind, CheckpointError> {
+        let known =
+            linux::socket_diag::unix_socket(inode).doing("ask about a Unix socket", self.subject.pid)?;
+        let Some(peer) = known.peer else {
+            return Err(self.unsupported(number, "Unix socket that is not connected", REOPEN));
+        };
+        if known.waiting_bytes > 0 {
+            return Err(self.unsupported(number, "Unix socket with unread data", REOPEN));
+        }
+        Ok(Kind::UnixPair(UnixPair { id: inode, peer, socket_type: socket_type.as_raw() as i32 }))
     }
 
     fn connection(
@@ -291,8 +310,8 @@ fn address_bytes(address: SocketAddr) -> Vec<u8> {
     }
 }
 
-/// A pipe of which only one end is in the process leads to somebody who will not be there.
-fn refuse_half_pipes(pid: i32, descriptors: &[Descriptor]) -> Result<(), CheckpointError> {
+/// A pipe or a pair of sockets of which only one end is in the process leads to somebody who will not be there.
+fn refuse_half(pid: i32, descriptors: &[Descriptor]) -> Result<(), CheckpointError> {
     let pipe = |descriptor: &Descriptor| match &descriptor.kind {
         Some(Kind::Pipe(pipe)) => Some((pipe.id, pipe.read)),
         _ => None,
@@ -300,11 +319,23 @@ fn refuse_half_pipes(pid: i32, descriptors: &[Descriptor]) -> Result<(), Checkpo
     for descriptor in descriptors {
         let Some((id, read)) = pipe(descriptor) else { continue };
         if !descriptors.iter().any(|other| pipe(other) == Some((id, !read))) {
-            return Err(CheckpointError::Unsupported {
-                what: format!("descriptor {} of process {pid}, one end of a pipe,", descriptor.number),
-                remedy: REOPEN,
-            });
+            return Err(half(pid, descriptor, "pipe"));
+        }
+    }
+    for descriptor in descriptors {
+        let Some(Kind::UnixPair(pair)) = &descriptor.kind else { continue };
+        let is_peer =
+            |other: &Descriptor| matches!(&other.kind, Some(Kind::UnixPair(other)) if other.id == pair.peer);
+        if !descriptors.iter().any(is_peer) {
+            return Err(half(pid, descriptor, "pair of Unix sockets"));
         }
     }
     Ok(())
+}
+
+fn half(pid: i32, descriptor: &Descriptor, what: &str) -> CheckpointError {
+    CheckpointError::Unsupported {
+        what: format!("descriptor {} of process {pid}, one end of a {what},", descriptor.number),
+        remedy: REOPEN,
+    }
 }

@@ -5,7 +5,7 @@
 //!
 //! **What cannot be saved is refused**, with its kind, its owner and what to do; never is a snapshot written that
 //! would restore wrong. Deliberately absent, and therefore refused: more than one process, POSIX timers, Unix
-//! sockets, inotify, io_uring, seccomp filters of the function's own.
+//! sockets but for pairs, inotify, io_uring, seccomp filters of the function's own.
 
 mod crypto;
 mod descriptors;

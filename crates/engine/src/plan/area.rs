@@ -13,6 +13,15 @@ const CONTEXT_BYTES: u64 = 4096;
 const STACK_BYTES: u64 = 16 * 1024;
 const PAGE: u64 = 4096;
 
+/// Bytes of a `struct iovec`.
+pub const VECTOR_BYTES: u64 = 16;
+/// Ranges that one call takes (`UIO_MAXIOV`).
+pub const WRITE_SET_RANGES_PER_CALL: u64 = 1024;
+/// Calls that populate the write set.
+pub const WRITE_SET_CALLS: u64 = 4;
+/// Ranges of a write set at most.
+pub const WRITE_SET_RANGES: u64 = WRITE_SET_CALLS * WRITE_SET_RANGES_PER_CALL;
+
 /// Where the search for a hole begins: far from where the kernel puts programs, heaps, libraries and stacks.
 pub const LOWEST: u64 = 0x2000_0000_0000;
 const HIGHEST: u64 = 0x5000_0000_0000;
@@ -77,10 +86,16 @@ impl Area {
         (self.stack_end() + index * STACK_BYTES, STACK_BYTES)
     }
 
+    /// First byte of the write set: up to [`WRITE_SET_RANGES`] address ranges as `struct iovec`.
+    #[must_use]
+    pub fn write_set(&self) -> u64 {
+        self.child_stack(self.threads.max(1)).0
+    }
+
     /// First byte of the data.
     #[must_use]
     pub fn data(&self) -> u64 {
-        self.child_stack(self.threads.max(1)).0
+        self.write_set() + WRITE_SET_RANGES * VECTOR_BYTES
     }
 
     /// First operation, behind `data_bytes` of data.

@@ -10,7 +10,7 @@
 //!
 //! Every descriptor is made at the lowest free number, which is known, and then moved to its own.
 
-use super::area::Area;
+use super::area::{Area, VECTOR_BYTES, WRITE_SET_CALLS, WRITE_SET_RANGES_PER_CALL};
 use super::list::{Arg, CloneArgs, List, MINUS_ONE};
 use super::template::open;
 use super::{HostFacts, RECEIVED, Received, frame};
@@ -34,6 +34,10 @@ const ARCH_SET_FS: u64 = 0x1002;
 const ORPHAN_TRIES: u32 = 1_000_000;
 /// Bytes below a stack pointer that belong to the function that was interrupted, and room for alignment.
 const RED_ZONE_BYTES: u64 = 256;
+/// This thread itself where a pidfd is asked for (Linux 6.14).
+const PIDFD_SELF: u64 = -10_000_i64 as u64;
+/// The first of the slots that say how many ranges of the write set each call takes.
+pub const WRITE_SET_SLOT: u32 = 20;
 const CAPABILITY_VERSION: u64 = 0x2008_0522;
 
 /// Writes the whole list. `highest` is the highest descriptor number of the image.
@@ -54,6 +58,7 @@ pub fn clone(list: &mut List, image: &Image, host: &HostFacts, area: &Area, high
         let set_tid = list.words(&[image.pid as u64]);
         let process = CloneArgs { exit_signal: SIGCHLD, set_tid, ..CloneArgs::default() };
         list.child(&process, |list| {
+            populate(list, area);
             process_state(list, image, host, control + 1 + received);
             threads(list, image, host, area);
             release(list, image, host, area, control);
@@ -69,6 +74,22 @@ pub fn clone(list: &mut List, image: &Image, host: &HostFacts, area: &Area, high
 
 fn slot(received: Received) -> Arg {
     Arg::Slot(received as u64)
+}
+
+/// Copies the pages that earlier clones wrote to, in bulk, which costs less than a fault for each. How many ranges there
+/// are comes with the request; a refusal costs speed only.
+fn populate(list: &mut List, area: &Area) {
+    for call in 0..WRITE_SET_CALLS {
+        let vectors = area.write_set() + call * WRITE_SET_RANGES_PER_CALL * VECTOR_BYTES;
+        let args = [
+            PIDFD_SELF.into(),
+            vectors.into(),
+            Arg::Slot(u64::from(WRITE_SET_SLOT) + call),
+            (libc::MADV_POPULATE_WRITE as u64).into(),
+            0.into(),
+        ];
+        list.attempt(libc::SYS_process_madvise, &args);
+    }
 }
 
 /// Everything but threads. `free` is the lowest free descriptor number.

@@ -231,6 +231,7 @@ const NAMES: &[(i64, &str)] = &[
     (libc::SYS_openat2, "openat2"),
     (libc::SYS_pipe2, "pipe2"),
     (libc::SYS_prctl, "prctl"),
+    (libc::SYS_process_madvise, "process_madvise"),
     (libc::SYS_prlimit64, "prlimit64"),
     (libc::SYS_rseq, "rseq"),
     (libc::SYS_rt_sigaction, "rt_sigaction"),

@@ -75,6 +75,22 @@ impl Parent {
     }
 }
 
+/// Asks the kernel to favor moves between groups over forks and exits (`favordynmods`, Linux 6.0).
+///
+/// A restored clone joins its groups by a write, and by default the kernel lets such a write wait for an RCU grace
+/// period: 15 ms instead of 0.1 ms were measured. The setting is the machine's, not ours alone; it makes forks a
+/// little dearer, and stays when the server ends, because another server may rely on it.
+///
+/// # Errors
+/// As `fsconfig(2)`: an older kernel, or no right to configure control groups.
+pub fn favor_moves() -> io::Result<()> {
+    use rustix::mount::{FsOpenFlags, fsconfig_create, fsconfig_set_flag, fsopen};
+    let context = fsopen("cgroup2", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_flag(&context, "favordynmods")?;
+    // Creating applies the option to the one hierarchy that exists; nothing is mounted.
+    Ok(fsconfig_create(&context)?)
+}
+
 fn make_directory(path: &Path) -> io::Result<()> {
     match std::fs::create_dir(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
