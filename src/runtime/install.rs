@@ -1,7 +1,11 @@
 //! Installs one runtime: find the interpreter, fetch the client, check it, and put it in place in one step.
 //!
-//! **A runtime is either wholly there or not there**: everything is made in a temporary directory, `runtime.json` is
-//! written last, and a rename puts it in place. What an interrupted install left is removed by the next one.
+//! **A runtime is either wholly there or not there**: everything is made in a temporary directory, and `runtime.json`,
+//! renamed into place last, is the commit. What an interrupted install left is removed by the next one.
+//!
+//! **A client that was put in place is never changed or removed by an install**: sandboxes that wait ready show it, and
+//! environments and templates run from it. Each install adds a directory of its own, which also tells the server that
+//! ready sandboxes show an older one. `rekindle runtime remove` removes them all.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -84,11 +88,12 @@ fn build(
     progress.step("checking the client");
     let clients = client::verify(id, interpreter, &client_dir)?;
     let place = home.join(id.to_string());
-    let runtime = describe(id, interpreter, &place.join("client"), clients);
+    let place_context = || format!("install runtime {id}: put {} in place", place.display());
+    std::fs::create_dir_all(&place).with_context(place_context)?;
+    let runtime = describe(id, interpreter, &next_client_dir(&place), clients);
     std::fs::write(work.join(RUNTIME_FILE), serde_json::to_string_pretty(&runtime)?)
         .with_context(|| context("write"))?;
-    put_in_place(work, &place)
-        .with_context(|| format!("install runtime {id}: put {} in place", place.display()))?;
+    put_in_place(work, &place, client_dir_of(&runtime)).with_context(place_context)?;
     Ok(runtime)
 }
 
@@ -125,26 +130,37 @@ fn describe(
     }
 }
 
-/// Whether what is installed is whole and made with this very interpreter.
+/// Whether what is installed is whole, in its place, and made with this very interpreter.
 fn is_up_to_date(id: PythonId, interpreter: &Interpreter, home: &Path) -> bool {
     let Some(runtime) = Runtimes::open(home).get(&id.to_string()) else { return false };
-    let client_dir = home.canonicalize().unwrap_or_default().join(&runtime.id).join("client");
-    let expected = describe(id, interpreter, &client_dir, runtime.clients.clone());
-    runtime == expected && runtime.missing_path().is_none() && client::has_this_bootstrap(&client_dir)
+    let place = home.canonicalize().unwrap_or_default().join(&runtime.id);
+    let client_dir = client_dir_of(&runtime);
+    let expected = describe(id, interpreter, client_dir, runtime.clients.clone());
+    runtime == expected
+        && client_dir.parent() == Some(&place)
+        && runtime.missing_path().is_none()
+        && client::has_this_bootstrap(client_dir)
 }
 
-/// Replaces `place` by `work`. A rename cannot replace a directory that is not empty, so the old one steps aside first.
-fn put_in_place(work: &Path, place: &Path) -> std::io::Result<()> {
-    let aside = work.with_extension("old");
-    let replaces = place.exists();
-    if replaces {
-        std::fs::rename(place, &aside)?;
-    }
-    std::fs::rename(work, place)?;
-    if replaces {
-        std::fs::remove_dir_all(&aside)?;
-    }
-    Ok(())
+/// Where the runtime's client lies on the host.
+fn client_dir_of(runtime: &InstalledRuntime) -> &Path {
+    let shown = runtime.binds.iter().find(|bind| bind.target == Path::new(CLIENT_DIR));
+    shown.map_or(Path::new(""), |bind| &bind.source)
+}
+
+/// A name in `place` that no install has used: `client-1`, `client-2` and so on.
+fn next_client_dir(place: &Path) -> PathBuf {
+    let names = std::fs::read_dir(place).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    let number = |name: std::ffi::OsString| name.to_str()?.strip_prefix("client-")?.parse::<u32>().ok();
+    let latest = names.filter_map(number).max().unwrap_or(0);
+    place.join(format!("client-{}", latest + 1))
+}
+
+/// Moves the client and then the description from `work` to `place`: the second move is the commit.
+fn put_in_place(work: &Path, place: &Path, client_dir: &Path) -> std::io::Result<()> {
+    std::fs::rename(work.join("client"), client_dir)?;
+    std::fs::rename(work.join(RUNTIME_FILE), place.join(RUNTIME_FILE))?;
+    std::fs::remove_dir_all(work)
 }
 
 /// Removes what an interrupted install of the same runtime left. Failing to is no reason to stop.
@@ -222,15 +238,19 @@ mod tests {
     }
 
     #[test]
-    fn an_install_replaces_the_earlier_one() {
+    fn an_install_leaves_the_earlier_client_to_those_who_use_it() {
         let home = tempfile::tempdir().unwrap();
         let (place, work) = (home.path().join("python3.12"), home.path().join(".python3.12-1"));
-        for (dir, text) in [(&place, "old"), (&work, "new")] {
-            std::fs::create_dir(dir).unwrap();
-            std::fs::write(dir.join("file"), text).unwrap();
+        std::fs::create_dir(&place).unwrap();
+        for text in ["old", "new"] {
+            std::fs::create_dir_all(work.join("client")).unwrap();
+            std::fs::write(work.join("client/file"), text).unwrap();
+            std::fs::write(work.join(RUNTIME_FILE), text).unwrap();
+            put_in_place(&work, &place, &next_client_dir(&place)).unwrap();
         }
-        put_in_place(&work, &place).unwrap();
-        assert_eq!(std::fs::read_to_string(place.join("file")).unwrap(), "new");
+        assert_eq!(std::fs::read_to_string(place.join("client-1/file")).unwrap(), "old");
+        assert_eq!(std::fs::read_to_string(place.join("client-2/file")).unwrap(), "new");
+        assert_eq!(std::fs::read_to_string(place.join(RUNTIME_FILE)).unwrap(), "new");
         assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 1);
     }
 }

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
-from conftest import System
+from conftest import Runtime, System
 from harness.server import Server
 
 
@@ -41,6 +42,25 @@ def test_runtime_install_and_remove(binary: Path, system: System, tmp_path: Path
     assert "installed already" in server.run("runtime", "install", system.runtime).stdout
     server.run("runtime", "remove", system.runtime)
     assert json.loads(server.run("runtime", "list", "--json").stdout) == []
+
+
+def test_a_runtime_can_be_installed_anew_while_the_server_runs(binary: Path, runtime: Runtime, tmp_path: Path) -> None:
+    server = Server(binary, tmp_path / "data")
+    server.run("runtime", "install", runtime.id)
+    system = System(server.start(), runtime)
+    code = "import os\ndef handler(event, context):\n    return os.stat('/var/runtime').st_ino\n"
+    try:
+        name, version = system.create_snapshotted(code)
+        before = system.invoke(name).json()
+        server.run("runtime", "install", runtime.id, "--force")
+        assert isinstance(system.invoke(name, version).json(), int), "what was published goes on"
+        # A description of a runtime is read again when it is five seconds old.
+        time.sleep(6)
+        name, version = system.create_snapshotted(code)
+        answers = [system.invoke(name).json(), system.invoke(name, version).json()]
+        assert answers[0] == answers[1] != before
+    finally:
+        server.kill()
 
 
 def test_the_plan_of_a_snapshot_can_be_printed(system: System) -> None:
