@@ -251,6 +251,9 @@ pub enum Event {
         sandbox: SandboxId,
         /// Its pool.
         root: RootSpec,
+        /// A clone of this snapshot waits in it, and it is for that snapshot alone: it belongs to no pool, and a
+        /// [`Command::Restore`] of it lets the clone go.
+        standby: Option<SnapshotId>,
     },
     /// No sandbox of this root can be made: every invocation of its runtime will fail until it is mended.
     SandboxFailed {

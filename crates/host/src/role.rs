@@ -4,7 +4,10 @@
 //! templates in which no function code runs, each with a time limit. Checkpoints and the making of templates go to
 //! workers. Pools are refilled when no request is left to answer.
 
-use std::collections::HashMap;
+mod standby;
+mod templates;
+
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -12,7 +15,9 @@ use std::time::{Duration, Instant};
 
 use engine::checkpoint::Subject;
 use linux::channel::Channel;
-use sandbox::{ExecSpec, ExitReport, HostAbilities, NotReady, Reaper, Sandbox, SandboxMaker, Starting};
+use sandbox::{
+    ExecSpec, ExitReport, HostAbilities, NotReady, Reaper, Sandbox, SandboxMaker, ServerEnds, Starting,
+};
 use store::Store;
 
 use crate::pool::{Pools, Urgency, layout};
@@ -21,7 +26,7 @@ use crate::protocol::{
     RUNTIME_API_PORT, Reply, Request, RootSpec, SandboxId, SnapshotFacts, SnapshotId,
 };
 use crate::snapshot::{self, Origin, internal};
-use crate::template::{self, Made, Standing, join_files, unusable};
+use crate::template::{Made, Standing, join_files};
 use crate::watch::{Source, Watch};
 use crate::worker::Worker;
 
@@ -33,6 +38,9 @@ const FILES: &str = "snapshot-files";
 const TEMPLATES_MAX: usize = 64;
 /// Limit of open descriptors, as AWS Lambda has it.
 const OPEN_FILES_MAX: u64 = 1024;
+
+/// How often standby environments are looked through, in milliseconds.
+const STANDBY_TICK_MS: u64 = 1000;
 
 /// How long pools that are not empty wait for their refill after an environment was started. Making a sandbox takes
 /// milliseconds of processor time that a restored function is better off with.
@@ -90,6 +98,7 @@ pub fn run(channel: Channel, config: Config) -> Result<(), RoleError> {
         pools: Pools::default(),
         next_number: 1,
         last_start: Instant::now(),
+        wanted_standbys: BTreeSet::new(),
         starting: HashMap::new(),
         sandboxes: HashMap::new(),
         workers: HashMap::new(),
@@ -111,6 +120,8 @@ struct Role {
     next_number: u64,
     /// When an environment was last started: the processors are its own for a moment.
     last_start: Instant,
+    /// Snapshots that were restored since standby environments were last made.
+    wanted_standbys: BTreeSet<SnapshotId>,
     starting: HashMap<u64, (Starting, Purpose)>,
     sandboxes: HashMap<u64, Held>,
     workers: HashMap<u64, (Worker, Task)>,
@@ -121,6 +132,7 @@ struct Role {
 enum Purpose {
     Pool(RootSpec),
     Template(SnapshotId, Lease),
+    Standby(RootSpec, SnapshotId, Lease),
 }
 
 /// A sandbox and what is known of it.
@@ -134,6 +146,15 @@ struct Held {
     joins: Vec<OwnedFd>,
     /// The snapshot that it was restored from.
     snapshot: Option<SnapshotId>,
+    /// The clone in it waits for its release.
+    parked: Option<Parked>,
+}
+
+/// A clone that waits for its request.
+struct Parked {
+    /// A byte written here lets it go.
+    release: OwnedFd,
+    since: Instant,
 }
 
 /// What a worker was asked to do.
@@ -189,10 +210,12 @@ impl Role {
         if self.pools.wanted(Urgency::Empty).is_some() {
             return Some(0);
         }
-        match self.pools.wanted(Urgency::Low) {
-            Some(_) => Some(tick_ms.map_or(REFILL_DELAY_MS, |tick_ms| tick_ms.min(REFILL_DELAY_MS))),
-            None => tick_ms,
-        }
+        let later_ms = if self.pools.wanted(Urgency::Low).is_some() || !self.wanted_standbys.is_empty() {
+            Some(REFILL_DELAY_MS)
+        } else {
+            self.sandboxes.values().any(|held| held.parked.is_some()).then_some(STANDBY_TICK_MS)
+        };
+        tick_ms.into_iter().chain(later_ms).min()
     }
 
     /// Kills everything that this role made and waits until it is gone, within [`END_MAX`].
@@ -308,7 +331,12 @@ impl Role {
     fn refill(&mut self) {
         let quiet = self.last_start.elapsed() >= Duration::from_millis(REFILL_DELAY_MS);
         let urgency = if quiet { Urgency::Low } else { Urgency::Empty };
-        let Some(root) = self.pools.wanted(urgency) else { return };
+        let Some(root) = self.pools.wanted(urgency) else {
+            if quiet && !self.stand_by() {
+                self.stand_down(None);
+            }
+            return;
+        };
         self.pools.started(&root);
         let purpose = Purpose::Pool(root.clone());
         if let Err(failure) = self.start(&root, purpose) {
@@ -345,7 +373,13 @@ impl Role {
             (Err(NotReady::Failed(error)), Purpose::Template(snapshot, _)) => {
                 self.settle(&snapshot, Err(internal(&error)));
             }
+            (Err(NotReady::Failed(error)), Purpose::Standby(..)) => {
+                tracing::warn!(%error, "a standby environment cannot be made");
+            }
             (Ok(sandbox), Purpose::Pool(root)) => self.pooled(number, sandbox, root),
+            (Ok(sandbox), Purpose::Standby(root, snapshot, lease)) => {
+                self.park(number, sandbox, root, snapshot, lease);
+            }
             (Ok(sandbox), Purpose::Template(snapshot, lease)) => {
                 // Its init's later reports are of no interest; its death takes the template's files with it.
                 self.watch.remove(&sandbox);
@@ -354,22 +388,19 @@ impl Role {
         }
     }
 
-    fn pooled(&mut self, number: u64, mut sandbox: Sandbox, root: RootSpec) {
+    fn pooled(&mut self, number: u64, sandbox: Sandbox, root: RootSpec) {
         self.pools.settled(&root, true);
-        let Some(ends) = sandbox.take_server_ends() else { return };
-        let inode = |end: &OwnedFd| rustix::fs::fstat(end).map_or(0, |stat| stat.st_ino);
-        let (stdout_inode, stderr_inode) = (inode(&ends.stdout), inode(&ends.stderr));
-        let event = Event::SandboxReady { sandbox: SandboxId(number), root: root.clone() };
+        let Some((held, ends)) = hold(number, sandbox, root) else { return };
+        self.announce(number, &held.root, None, &ends);
+        self.sandboxes.insert(number, held);
+    }
+
+    fn announce(&self, number: u64, root: &RootSpec, standby: Option<SnapshotId>, ends: &ServerEnds) {
+        let event = Event::SandboxReady { sandbox: SandboxId(number), root: root.clone(), standby };
         let mut descriptors =
             vec![ends.listener.as_fd(), ends.connection.as_fd(), ends.stdout.as_fd(), ends.stderr.as_fd()];
         descriptors.extend(ends.exposed.iter().map(AsFd::as_fd));
         self.event(event, &descriptors);
-        let joins = join_files(&sandbox).unwrap_or_else(|failure| {
-            tracing::error!(sandbox = number, "its clone will not join its groups: {failure}");
-            Vec::new()
-        });
-        let held = Held { sandbox, root, lease: None, stdout_inode, stderr_inode, joins, snapshot: None };
-        self.sandboxes.insert(number, held);
     }
 
     fn reports(&mut self, number: u64) {
@@ -514,6 +545,7 @@ impl Role {
     }
 
     fn delete(&mut self, snapshot: &SnapshotId) -> Outcome {
+        self.stand_down(Some(snapshot));
         self.drop_template(snapshot);
         let name = snapshot::name(snapshot)?;
         self.store.delete(&name).map_err(|error| internal(&error))?;
@@ -526,263 +558,20 @@ impl Role {
         self.store.retain(&names).map_err(|error| internal(&error))?;
         Ok(Answer::Done)
     }
-
-    // Templates.
-
-    /// Serves `waiting` from the snapshot's template, which is made if there is none.
-    fn with_template(&mut self, snapshot: SnapshotId, waiting: Waiting) -> Option<Outcome> {
-        match self.templates.get_mut(&snapshot) {
-            Some(TemplateState::Standing { .. }) => {
-                self.serve_waiting(&snapshot, &waiting);
-                None
-            }
-            Some(TemplateState::Coming(queue)) => {
-                queue.push(waiting);
-                None
-            }
-            None => match self.start_template(&snapshot) {
-                Ok(()) => {
-                    self.templates.insert(snapshot, TemplateState::Coming(vec![waiting]));
-                    None
-                }
-                Err(failure) => {
-                    self.forget(&waiting);
-                    Some(Err(failure))
-                }
-            },
-        }
-    }
-
-    fn start_template(&mut self, snapshot: &SnapshotId) -> Result<(), Failure> {
-        let origin = snapshot::origin(&self.store, snapshot)?;
-        self.start(&origin.root, Purpose::Template(snapshot.clone(), origin.lease))
-    }
-
-    fn make_template(&mut self, snapshot: SnapshotId, mut home: Sandbox, lease: &Lease) {
-        let files = self.config.data_dir.join(FILES).join(&snapshot.0);
-        let made =
-            home.lease(&lease_of(lease, None, None)).map_err(|error| internal(&error)).and_then(|_| {
-                let (control, inner) = Channel::pair().map_err(|error| internal(&error))?;
-                let store = self.store.clone();
-                let (name, place) = (snapshot.clone(), files.clone());
-                let work = || template::make(&store, &name, &home, (&control, inner.as_fd()), &place);
-                let worker = Worker::start(work).map_err(|error| internal(&error))?;
-                Ok((worker, control))
-            });
-        match made {
-            Ok((worker, control)) => {
-                let home = Box::new(home);
-                let task = Task::Template { snapshot: snapshot.clone(), control, home, files };
-                if let Err(failure) = self.work(worker, task) {
-                    self.settle(&snapshot, Err(failure));
-                }
-            }
-            Err(failure) => {
-                home.kill(&mut self.reaper);
-                self.settle(&snapshot, Err(failure));
-            }
-        }
-    }
-
-    fn template_made(
-        &mut self,
-        snapshot: &SnapshotId,
-        made: Result<Made, Failure>,
-        control: Channel,
-        home: Box<Sandbox>,
-        files: PathBuf,
-    ) {
-        let standing = match made {
-            Ok(made) => Standing::new(made, control, home, files),
-            Err(failure) => Err((failure, home)),
-        };
-        match standing {
-            Ok(standing) => {
-                self.evict();
-                self.settle(snapshot, Ok(standing));
-            }
-            Err((failure, home)) => {
-                home.kill(&mut self.reaper);
-                self.settle(snapshot, Err(failure));
-            }
-        }
-    }
-
-    /// Answers everybody who waited for a template.
-    fn settle(&mut self, snapshot: &SnapshotId, outcome: Result<Standing, Failure>) {
-        let Some(TemplateState::Coming(queue)) = self.templates.remove(snapshot) else {
-            // It was deleted meanwhile.
-            if let Ok(standing) = outcome {
-                standing.end().kill(&mut self.reaper);
-            }
-            return;
-        };
-        let failure = match outcome {
-            Ok(standing) => {
-                let number = self.number();
-                if let Err(error) = self.watch.add(Source::Template(number), standing.control()) {
-                    tracing::warn!(%error, "the end of a template will not be noticed at once");
-                }
-                let state = TemplateState::Standing { number, standing: Box::new(standing) };
-                self.templates.insert(snapshot.clone(), state);
-                None
-            }
-            Err(failure) => Some(failure),
-        };
-        for waiting in queue {
-            match &failure {
-                None => self.serve_waiting(snapshot, &waiting),
-                Some(failure) => {
-                    self.forget(&waiting);
-                    let (Waiting::Prepare { request } | Waiting::Restore { request, .. }) = waiting;
-                    self.reply(request, Err(failure.clone()));
-                }
-            }
-        }
-    }
-
-    /// A sandbox that was meant for a restore which does not take place is not in its pool any more.
-    fn forget(&mut self, waiting: &Waiting) {
-        if let Waiting::Restore { sandbox, lease, .. } = waiting
-            && let Some(held) = self.sandboxes.get_mut(sandbox)
-        {
-            held.lease = Some(lease.clone());
-            let root = held.root.clone();
-            self.pools.taken(&root);
-        }
-    }
-
-    /// Answers a request whose template stands.
-    fn serve_waiting(&mut self, snapshot: &SnapshotId, waiting: &Waiting) {
-        match waiting {
-            Waiting::Prepare { request } => self.reply(*request, Ok(Answer::Done)),
-            Waiting::Restore { request, sandbox, lease, since } => {
-                let outcome = self.restore(*sandbox, lease, snapshot);
-                if let Err(failure) = &outcome {
-                    tracing::error!(snapshot = snapshot.0, sandbox, "restore failed: {failure}");
-                }
-                let main_tid = outcome.as_ref().ok().copied();
-                let restore_us = since.elapsed().as_micros() as u64;
-                self.reply(*request, outcome.map(|_| Answer::Restored { restore_us }));
-                if let Some(main_tid) = main_tid {
-                    self.watch_clone(*sandbox, main_tid);
-                }
-            }
-        }
-    }
-
-    /// Has the sandbox report the end of its clone. Nobody waits for this: init remembers an earlier end.
-    fn watch_clone(&mut self, number: u64, main_tid: i32) {
-        let Some(held) = self.sandboxes.get_mut(&number) else { return };
-        if let Err(error) = held.sandbox.watch(main_tid, None) {
-            tracing::error!(%error, sandbox = number, "the end of an environment will not be noticed");
-        }
-        self.reports(number);
-    }
-
-    /// Gives the number of the clone's main thread inside its sandbox.
-    fn restore(&mut self, number: u64, lease: &Lease, snapshot: &SnapshotId) -> Result<i32, Failure> {
-        self.last_start = Instant::now();
-        let root = self.held(number)?.root.clone();
-        self.pools.taken(&root);
-        let Some(TemplateState::Standing { standing, .. }) = self.templates.get_mut(snapshot) else {
-            return Err(unusable(&format!("the template of {} has died", snapshot.0)));
-        };
-        let Some(held) = self.sandboxes.get_mut(&number) else {
-            return Err(internal(&format!("sandbox {number} is gone")));
-        };
-        held.lease = Some(lease.clone());
-        held.snapshot = Some(snapshot.clone());
-        let cloned = clone_into(standing, held, lease);
-        let main_tid = standing.main_tid();
-        if let Err(failure) = cloned {
-            // Whether the template itself is whole after a failure is not known; making it anew is cheap.
-            if !self.config.keep_failed {
-                self.drop_template(snapshot);
-            }
-            return Err(failure);
-        }
-        Ok(main_tid)
-    }
-
-    /// Has the template of a clone that stands still after its first request learn from it.
-    fn learn(&mut self, number: u64) {
-        let Some(held) = self.sandboxes.get(&number) else { return };
-        let Some(snapshot) = &held.snapshot else { return };
-        let Some(TemplateState::Standing { standing, .. }) = self.templates.get_mut(snapshot) else { return };
-        if let Some(clone) = held.sandbox.processes().first() {
-            standing.learn(*clone);
-        }
-    }
-
-    fn template_died(&mut self, number: u64) {
-        let dead = self.templates.iter().find_map(|(snapshot, state)| match state {
-            TemplateState::Standing { number: own, .. } if *own == number => Some(snapshot.clone()),
-            _ => None,
-        });
-        if let Some(snapshot) = dead {
-            tracing::warn!(
-                snapshot = snapshot.0,
-                "the template has died; it is made again when it is needed"
-            );
-            self.drop_template(&snapshot);
-        }
-    }
-
-    fn drop_template(&mut self, snapshot: &SnapshotId) {
-        match self.templates.remove(snapshot) {
-            Some(TemplateState::Standing { standing, .. }) => {
-                self.watch.remove(standing.control());
-                standing.end().kill(&mut self.reaper);
-            }
-            // Those who wait for it hear of it when its worker ends.
-            Some(coming @ TemplateState::Coming(_)) => {
-                self.templates.insert(snapshot.clone(), coming);
-            }
-            None => {}
-        }
-    }
-
-    fn evict(&mut self) {
-        let standing = self.templates.iter().filter_map(|(snapshot, state)| match state {
-            TemplateState::Standing { standing, .. } => Some((standing.used, snapshot)),
-            TemplateState::Coming(_) => None,
-        });
-        let standing: Vec<_> = standing.collect();
-        if standing.len() >= TEMPLATES_MAX
-            && let Some((_, oldest)) = standing.iter().min()
-        {
-            let oldest = (*oldest).clone();
-            self.drop_template(&oldest);
-        }
-    }
 }
 
-/// Leases the sandbox, hands it to the template and waits until the clone runs.
-fn clone_into(standing: &mut Standing, held: &mut Held, lease: &Lease) -> Result<(), Failure> {
-    let start = Instant::now();
-    let wanted = lease_of(lease, standing.files(), Some(standing.clock()));
-    let grant = held.sandbox.lease(&wanted).map_err(|error| internal(&error))?;
-    held.sandbox.set_memory_limit(lease.memory_mib).map_err(|error| internal(&error))?;
-    let time = grant.time_namespace.ok_or_else(|| internal(&"the sandbox gave no time namespace"))?;
-    let used = || internal(&"the sandbox was used before");
-    let ends = held.sandbox.take_environment_ends().ok_or_else(used)?;
-    let mut descriptors = vec![
-        held.sandbox.pidfd(),
-        time.as_fd(),
-        ends.stdout.as_fd(),
-        ends.stderr.as_fd(),
-        ends.connection.as_fd(),
-    ];
-    descriptors.extend(held.joins.iter().map(AsFd::as_fd));
-    let leased = start.elapsed();
-    let cloned = standing.clone_into(&descriptors).map_err(|error| unusable(&error));
-    tracing::debug!(
-        lease_us = leased.as_micros(),
-        clone_us = (start.elapsed() - leased).as_micros(),
-        "restored"
-    );
-    cloned
+/// Takes note of a ready sandbox, and the server's ends of it.
+fn hold(number: u64, mut sandbox: Sandbox, root: RootSpec) -> Option<(Held, ServerEnds)> {
+    let ends = sandbox.take_server_ends()?;
+    let inode = |end: &OwnedFd| rustix::fs::fstat(end).map_or(0, |stat| stat.st_ino);
+    let (stdout_inode, stderr_inode) = (inode(&ends.stdout), inode(&ends.stderr));
+    let joins = join_files(&sandbox).unwrap_or_else(|failure| {
+        tracing::error!(sandbox = number, "its clone will not join its groups: {failure}");
+        Vec::new()
+    });
+    let held =
+        Held { sandbox, root, lease: None, stdout_inode, stderr_inode, joins, snapshot: None, parked: None };
+    Some((held, ends))
 }
 
 fn lease_of(lease: &Lease, files: Option<PathBuf>, clock: Option<sandbox::ClockOffsets>) -> sandbox::Lease {

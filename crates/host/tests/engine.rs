@@ -35,6 +35,7 @@ fn main() {
         ("a_clone_is_what_was_checkpointed", a_clone_is_what_was_checkpointed),
         ("two_clones_share_nothing_they_must_not", two_clones_share_nothing_they_must_not),
         ("a_thousand_restores_all_answer", a_thousand_restores_all_answer),
+        ("a_standby_clone_waits_and_is_its_own", a_standby_clone_waits_and_is_its_own),
         ("a_large_heap_comes_back_whole", a_large_heap_comes_back_whole),
         ("a_damaged_snapshot_is_refused", a_damaged_snapshot_is_refused),
         ("a_child_process_is_refused", a_child_process_is_refused),
@@ -85,6 +86,8 @@ struct Driver {
     channel: Channel,
     next: u64,
     ready: Vec<Ready>,
+    /// Sandboxes in which a clone waits.
+    standbys: Vec<Ready>,
     exits: Vec<(SandboxId, host::protocol::Exit)>,
     directory: tempfile::TempDir,
     root: RootSpec,
@@ -118,8 +121,16 @@ impl Driver {
         let inner: OwnedFd = inner.into();
         let role = spawn_with_descriptor(&mut process, inner)?;
         let root = RootSpec { name: "python3".to_owned(), binds: Vec::new(), exposed_ports: Vec::new() };
-        let mut driver =
-            Self { role, channel, next: 0, ready: Vec::new(), exits: Vec::new(), directory, root };
+        let mut driver = Self {
+            role,
+            channel,
+            next: 0,
+            ready: Vec::new(),
+            standbys: Vec::new(),
+            exits: Vec::new(),
+            directory,
+            root,
+        };
         let pool = Command::Pool { root: driver.root.clone(), ready: 3 };
         driver.ask(pool)??;
         Ok(driver)
@@ -145,13 +156,14 @@ impl Driver {
         let message = self.channel.receive(MESSAGE_BYTES_MAX)?.context("the host role has died")?;
         match serde_json::from_slice(&message.bytes)? {
             FromHost::Reply(reply) => return Ok(Some(reply)),
-            FromHost::Event(Event::SandboxReady { sandbox, .. }) => {
+            FromHost::Event(Event::SandboxReady { sandbox, standby, .. }) => {
                 let [listener, connection, stdout, stderr] =
                     <[OwnedFd; 4]>::try_from(message.descriptors).ok().context("four descriptors")?;
                 let (listener, connection) = (TcpListener::from(listener), TcpStream::from(connection));
                 listener.set_nonblocking(false)?;
                 connection.set_nonblocking(false)?;
-                self.ready.push(Ready { sandbox, listener, connection, _stdout: stdout, stderr });
+                let place = if standby.is_some() { &mut self.standbys } else { &mut self.ready };
+                place.push(Ready { sandbox, listener, connection, _stdout: stdout, stderr });
             }
             FromHost::Event(Event::SandboxFailed { message, .. }) => bail!("no sandbox: {message}"),
             FromHost::Event(Event::Exited { sandbox, exit, .. }) => self.exits.push((sandbox, exit)),
@@ -203,6 +215,10 @@ impl Driver {
 
     fn restore(&mut self, snapshot: &SnapshotId) -> Result<Environment> {
         let ready = self.take_ready()?;
+        self.restore_into(ready, snapshot)
+    }
+
+    fn restore_into(&mut self, ready: Ready, snapshot: &SnapshotId) -> Result<Environment> {
         let lease = self.lease();
         self.ask(Command::Restore { sandbox: ready.sandbox, lease, snapshot: snapshot.clone() })??;
         ready.connection.set_read_timeout(Some(Duration::from_secs(20)))?;
@@ -357,6 +373,27 @@ fn a_thousand_restores_all_answer() -> Result<()> {
     }
     times.sort();
     println!("restore to answer: median {:?}, p99 {:?}, least {:?}", times[500], times[990], times[0]);
+    Ok(())
+}
+
+fn a_standby_clone_waits_and_is_its_own() -> Result<()> {
+    let mut driver = Driver::start()?;
+    let snapshot = driver.snapshot("standby", &[])?;
+    let mut first = driver.restore(&snapshot)?;
+    while driver.standbys.is_empty() {
+        driver.hear()?;
+    }
+    let parked = driver.standbys.remove(0);
+    let mut second = driver.restore_into(parked, &snapshot)?;
+    let (one, other) = (first.ask("probe")?, second.ask("probe")?);
+    for field in ["urandom", "ssl", "sysgenid"] {
+        ensure!(one[field] != other[field], "{field} repeats: {}", one[field]);
+    }
+    for field in ["pid", "uid", "heap", "tmp", "threads", "descriptors"] {
+        ensure!(one[field] == other[field], "{field}: {} and {}", one[field], other[field]);
+    }
+    // Deleting the snapshot takes down the next one, which waits by now or is being made.
+    driver.ask(Command::Delete { snapshot })??;
     Ok(())
 }
 

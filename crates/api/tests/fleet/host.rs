@@ -263,7 +263,7 @@ impl TestHost {
             env: BTreeMap::new(),
         };
         self.state.lock().unwrap().sandboxes.insert(id, sandbox);
-        let event = Event::SandboxReady { sandbox: id, root: root.clone() };
+        let event = Event::SandboxReady { sandbox: id, root: root.clone(), standby: None };
         let descriptors = [listener.as_fd(), accepted.as_fd(), out.as_fd(), err.as_fd()];
         self.say(&FromHost::Event(event), &descriptors);
     }

@@ -6,7 +6,8 @@
 //!    and ends, which makes the clone a child of the sandbox's init.
 //! 3. *Clone*: enters the time namespace (which needs memory of its own), joins its control groups, makes
 //!    descriptors, copies of shared memory, locks, timers, limits and threads.
-//! 4. *Release*: all privilege is dropped, crypto libraries are reseeded, the host is told, the threads go.
+//! 4. *Release*: all privilege is dropped, crypto libraries are reseeded, the host is told, and when it says so the
+//!    threads go.
 //!
 //! Every descriptor is made at the lowest free number, which is known, and then moved to its own.
 
@@ -502,6 +503,9 @@ fn release(list: &mut List, image: &Image, host: &HostFacts, area: &Area, contro
         list.function(*function, stack, 1);
     }
     list.step(Code::Report, &[]);
+    // Here a clone can wait for its request with everything behind it that takes time.
+    let byte = list.data(&[0], 1);
+    list.exactly(libc::SYS_read, &[slot(Received::Release), byte.into(), 1.into()], 1);
     list.exactly(libc::SYS_close_range, &[control.into(), u64::from(u32::MAX).into(), 0.into()], 0);
     list.step(Code::Signal, &[area.release_word().into(), 1.into()]);
     go(list, main);

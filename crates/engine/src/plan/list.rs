@@ -233,6 +233,7 @@ const NAMES: &[(i64, &str)] = &[
     (libc::SYS_prctl, "prctl"),
     (libc::SYS_process_madvise, "process_madvise"),
     (libc::SYS_prlimit64, "prlimit64"),
+    (libc::SYS_read, "read"),
     (libc::SYS_rseq, "rseq"),
     (libc::SYS_rt_sigaction, "rt_sigaction"),
     (libc::SYS_set_robust_list, "set_robust_list"),

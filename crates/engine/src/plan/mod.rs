@@ -52,10 +52,12 @@ pub enum Received {
     Stderr = 3,
     /// The fresh Runtime API connection.
     Pending = 4,
+    /// Gives one byte when the clone may go.
+    Release = 5,
 }
 
 /// How many of [`Received`] there are.
-pub const RECEIVED: usize = 5;
+pub const RECEIVED: usize = 6;
 
 /// A whole plan.
 #[derive(Debug, Clone, PartialEq)]

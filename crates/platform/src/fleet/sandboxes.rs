@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use host::protocol::{Command, RootSpec, SandboxId};
+use host::protocol::{Command, RootSpec, SandboxId, SnapshotId};
 use tokio::sync::oneshot;
 
 use crate::host_client::HostClient;
@@ -41,6 +41,8 @@ pub(super) struct Sandboxes {
     bounds: Bounds,
     wait_max: Duration,
     pools: Mutex<HashMap<Arc<RootSpec>, Pool>>,
+    /// Sandboxes in which a clone of a snapshot waits already.
+    standbys: Mutex<HashMap<SnapshotId, Vec<ReadySandbox>>>,
     /// The server stops, or the host role has ended: there will be no more sandboxes.
     closed: AtomicBool,
 }
@@ -55,7 +57,8 @@ struct Pool {
 
 impl Sandboxes {
     pub(super) fn new(host: HostClient, bounds: Bounds, wait_max: Duration) -> Self {
-        Self { host, bounds, wait_max, pools: Mutex::default(), closed: AtomicBool::new(false) }
+        let closed = AtomicBool::new(false);
+        Self { host, bounds, wait_max, pools: Mutex::default(), standbys: Mutex::default(), closed }
     }
 
     /// Makes sure that sandboxes of this root wait ready.
@@ -66,11 +69,18 @@ impl Sandboxes {
         self.tell(root, pool, target);
     }
 
-    /// Takes a ready sandbox, or waits for one.
+    /// Takes a ready sandbox, best one in which a clone of `snapshot` waits already, or waits for one.
     ///
     /// # Errors
     /// Why there is none, for the log and the owner of the server.
-    pub(super) async fn take(&self, root: &Arc<RootSpec>) -> Result<ReadySandbox, String> {
+    pub(super) async fn take(
+        &self,
+        root: &Arc<RootSpec>,
+        snapshot: Option<&SnapshotId>,
+    ) -> Result<ReadySandbox, String> {
+        if let Some(standby) = snapshot.and_then(|snapshot| self.take_standby(snapshot)) {
+            return Ok(standby);
+        }
         let receiver = {
             let now = Instant::now();
             let mut pools = self.pools();
@@ -97,6 +107,25 @@ impl Sandboxes {
                 self.wait_max.as_secs()
             )),
         }
+    }
+
+    fn take_standby(&self, snapshot: &SnapshotId) -> Option<ReadySandbox> {
+        let mut standbys = self.standbys();
+        let waiting = standbys.get_mut(snapshot)?;
+        let standby = waiting.pop();
+        if waiting.is_empty() {
+            standbys.remove(snapshot);
+        }
+        standby
+    }
+
+    /// A clone of a snapshot waits in a sandbox. Comes back when the server stops.
+    pub(super) fn offer_standby(&self, snapshot: SnapshotId, ready: ReadySandbox) -> Option<ReadySandbox> {
+        if self.closed.load(Ordering::Relaxed) {
+            return Some(ready);
+        }
+        self.standbys().entry(snapshot).or_default().push(ready);
+        None
     }
 
     /// A sandbox became ready: it goes to whoever waits longest. Comes back when no one knows its pool.
@@ -126,6 +155,11 @@ impl Sandboxes {
 
     /// A ready sandbox is gone. False when it was not ready.
     pub(super) fn forget(&self, id: SandboxId) -> bool {
+        self.standbys().retain(|_, waiting| {
+            waiting.iter().filter(|ready| ready.id == id).for_each(|ready| ready.session.end());
+            waiting.retain(|ready| ready.id != id);
+            !waiting.is_empty()
+        });
         let mut pools = self.pools();
         pools.values_mut().any(|pool| {
             let before = pool.ready.len();
@@ -165,6 +199,11 @@ impl Sandboxes {
             pool.ready.drain(..).for_each(|ready| ready.session.end());
         }
         pools.clear();
+        self.standbys().drain().flat_map(|(_, waiting)| waiting).for_each(|ready| ready.session.end());
+    }
+
+    fn standbys(&self) -> MutexGuard<'_, HashMap<SnapshotId, Vec<ReadySandbox>>> {
+        self.standbys.lock().expect("nothing panics while it holds this lock")
     }
 
     fn pools(&self) -> MutexGuard<'_, HashMap<Arc<RootSpec>, Pool>> {

@@ -161,10 +161,11 @@ impl Shared {
         spec: &VersionSpec,
         runtime: &Runtime,
         log: &Arc<LogStream>,
+        snapshot: Option<&SnapshotId>,
     ) -> Result<(Handle, Ends), NoPlace> {
         let evicted = self.roster().reserve(spec.memory_mib).map_err(|_| NoPlace::Throttled)?;
         evicted.iter().for_each(|environment| self.take_down(environment));
-        let ready = match self.sandboxes.take(&runtime.root).await {
+        let ready = match self.sandboxes.take(&runtime.root, snapshot).await {
             Ok(ready) => ready,
             Err(message) => {
                 self.roster().release(spec.memory_mib);
@@ -346,7 +347,9 @@ fn stream_name(spec: &VersionSpec, now: jiff::Timestamp) -> String {
 pub(super) async fn follow_events(shared: Arc<Shared>, mut events: HostEvents) {
     while let Some(HostEvent { event, descriptors }) = events.recv().await {
         match event {
-            Event::SandboxReady { sandbox, root } => sandbox_ready(&shared, sandbox, &root, descriptors),
+            Event::SandboxReady { sandbox, root, standby } => {
+                sandbox_ready(&shared, sandbox, &root, standby, descriptors);
+            }
             Event::SandboxFailed { root, message } => {
                 tracing::error!(pool = root.name, message, "no sandbox can be made");
                 shared.sandboxes.failed(&root, &message);
@@ -374,7 +377,13 @@ pub(super) async fn follow_events(shared: Arc<Shared>, mut events: HostEvents) {
     }
 }
 
-fn sandbox_ready(shared: &Shared, id: SandboxId, root: &RootSpec, mut descriptors: Vec<OwnedFd>) {
+fn sandbox_ready(
+    shared: &Shared,
+    id: SandboxId,
+    root: &RootSpec,
+    standby: Option<SnapshotId>,
+    mut descriptors: Vec<OwnedFd>,
+) {
     let exposed = descriptors.split_off(descriptors.len().min(4));
     let Ok([listener, connection, stdout, stderr]) = <[OwnedFd; 4]>::try_from(descriptors) else {
         tracing::error!(sandbox = id.0, "a sandbox came without its descriptors; killed");
@@ -389,7 +398,11 @@ fn sandbox_ready(shared: &Shared, id: SandboxId, root: &RootSpec, mut descriptor
         }
     }
     let ready = ReadySandbox { id, session, connection, pipes: [stdout, stderr] };
-    if let Some(unwanted) = shared.sandboxes.offer(root, ready) {
+    let unwanted = match standby {
+        Some(snapshot) => shared.sandboxes.offer_standby(snapshot, ready),
+        None => shared.sandboxes.offer(root, ready),
+    };
+    if let Some(unwanted) = unwanted {
         unwanted.session.end();
         shared.post(Command::Kill { sandbox: id });
     }

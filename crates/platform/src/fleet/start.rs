@@ -151,7 +151,7 @@ impl Job {
     ) -> Result<Option<Served>, InvokeFailure> {
         let began = Instant::now();
         let (_, log) = self.shared.log_stream(&self.spec);
-        let (environment, ends) = self.shared.place(&self.spec, &self.runtime, &log).await?;
+        let (environment, ends) = self.shared.place(&self.spec, &self.runtime, &log, Some(snapshot)).await?;
         let route = self.shared.pending_route(snapshot);
         let mode = match route {
             PendingRoute::RestoreNext => Mode::Restored,
@@ -299,7 +299,7 @@ pub(super) async fn start_runtime(
     let mode = if snapshot.is_some() { Mode::BeforeSnapshot } else { Mode::OnDemand };
     let mut attempt = 1;
     loop {
-        let (environment, ends) = shared.place(spec, runtime, log).await?;
+        let (environment, ends) = shared.place(spec, runtime, log, None).await?;
         environment.session.begin(mode, snapshot.map(|snapshot| vault(shared, spec, snapshot)));
         assign(&environment);
         read_output(log, ends.pipes);
