@@ -21,13 +21,19 @@ REPORTING_CLIENT = """
 import json, os, sys
 def main(args):
     hooks = sys.modules.get("snapshot_restore_py")
-    names = [hook[0].__name__ for hook in hooks.get_after_restore()] if hooks else None
+    lists = (hooks.get_before_snapshot(), hooks.get_after_restore()) if hooks else None
+    names = [[hook[0].__name__ for hook in registered] for registered in lists] if hooks else None
     print(json.dumps({"args": args, "path": sys.path, "hooks": names, "pythonpath": os.environ.get("PYTHONPATH"),
                       "modules": sorted(sys.modules)}))
 """
 
 REGISTRY = """
-_after = []
+_before, _after = [], []
+def register_before_snapshot(func, *args, **kwargs):
+    _before.append((func, args, kwargs))
+    return func
+def get_before_snapshot():
+    return _before
 def register_after_restore(func, *args, **kwargs):
     _after.append((func, args, kwargs))
     return func
@@ -107,15 +113,26 @@ def test_builtins_of_site_are_there(runtime_dir: Path) -> None:
     assert "sitecustomize" in run_bootstrap(runtime_dir)["modules"]
 
 
-def test_hook_is_registered_only_for_a_snapshot(runtime_dir: Path) -> None:
+def test_hooks_are_registered_only_for_a_snapshot(runtime_dir: Path) -> None:
     assert run_bootstrap(runtime_dir, AWS_LAMBDA_INITIALIZATION_TYPE="on-demand")["hooks"] is None
     report = run_bootstrap(runtime_dir, AWS_LAMBDA_INITIALIZATION_TYPE="snap-start")
-    assert report["hooks"] == ["renew_random_state"]
+    assert report["hooks"] == [["settle"], ["renew_random_state"]]
 
 
 def test_nothing_costly_is_imported(runtime_dir: Path) -> None:
     modules = run_bootstrap(runtime_dir, AWS_LAMBDA_INITIALIZATION_TYPE="snap-start")["modules"]
     assert not {"random", "tempfile", "numpy", "ssl"} & set(modules)
+
+
+def test_settling_collects_garbage_and_hides_the_rest_from_the_collector() -> None:
+    code = (
+        "import bootstrap, gc, weakref\n"
+        "class Knot: pass\n"
+        "knot = Knot(); knot.self = knot; seen = weakref.ref(knot); del knot\n"
+        "bootstrap.settle()\n"
+        "print(seen() is None, gc.get_freeze_count() > 1000, gc.isenabled())\n"
+    )
+    assert run_after_import(code).split() == ["True", "True", "True"]
 
 
 def test_renewal_without_any_module_imported_does_nothing() -> None:
