@@ -140,6 +140,9 @@ fn check(arguments: &ServeArguments) -> Result<()> {
             bail!("--expose {service}: port {} was given twice", service.port());
         }
     }
+    if sandbox::HostAbilities::probe().privilege == sandbox::Privilege::None {
+        bail!("no sandbox can be made without privilege: start the server as root, such as with sudo");
+    }
     if arguments.account.len() != 12 || !arguments.account.bytes().all(|byte| byte.is_ascii_digit()) {
         bail!("--account {}: an account has twelve digits", arguments.account);
     }

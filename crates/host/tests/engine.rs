@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::{Child, Command as Process};
 use std::time::{Duration, Instant};
 
@@ -29,7 +29,7 @@ type Case = fn() -> Result<()>;
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     if arguments.get(1).is_some_and(|argument| argument == ROLE) {
-        return run_role(&arguments[2]);
+        return run_role(&arguments[2], &arguments[3]);
     }
     let cases: &[(&str, Case)] = &[
         ("a_clone_is_what_was_checkpointed", a_clone_is_what_was_checkpointed),
@@ -67,9 +67,9 @@ fn main() {
     }
 }
 
-fn run_role(data_dir: &str) {
-    // SAFETY: the parent passes its end of a fresh socket pair as this descriptor and nothing else uses it.
-    let channel = unsafe { OwnedFd::from_raw_fd(ROLE_DESCRIPTOR) };
+fn run_role(data_dir: &str, descriptor: &str) {
+    let channel =
+        linux::process::inherit(descriptor.parse().expect("a number")).expect("the parent's socket");
     let config =
         Config { data_dir: data_dir.into(), mark: format!("test{}", std::process::id()), keep_failed: false };
     if let Err(error) = role::run(channel.into(), config) {
@@ -77,8 +77,6 @@ fn run_role(data_dir: &str) {
         std::process::exit(1);
     }
 }
-
-const ROLE_DESCRIPTOR: i32 = 3;
 
 /// The API role's side.
 struct Driver {
@@ -118,8 +116,9 @@ impl Driver {
         let (channel, inner) = Channel::pair()?;
         let mut process = Process::new(std::env::current_exe()?);
         process.arg(ROLE).arg(directory.path());
-        let inner: OwnedFd = inner.into();
-        let role = spawn_with_descriptor(&mut process, inner)?;
+        let inner = linux::process::inherited(inner.into())?;
+        let role = process.arg(inner.as_raw_fd().to_string()).spawn()?;
+        drop(inner);
         let root = RootSpec { name: "python3".to_owned(), binds: Vec::new(), exposed_ports: Vec::new() };
         let mut driver = Self {
             role,
@@ -257,29 +256,6 @@ impl Environment {
         self.connection.get_mut().write_all(format!("{command}\n").as_bytes())?;
         Ok(serde_json::from_str(&self.line()?)?)
     }
-}
-
-fn spawn_with_descriptor(process: &mut Process, descriptor: OwnedFd) -> Result<Child> {
-    use std::os::unix::process::CommandExt;
-    let number = descriptor.as_raw_fd();
-    // SAFETY: between fork and exec only `dup2` and `fcntl` are called, which are async-signal-safe.
-    unsafe {
-        process.pre_exec(move || {
-            let borrowed = std::os::fd::BorrowedFd::borrow_raw(number);
-            if number == ROLE_DESCRIPTOR {
-                rustix::io::fcntl_setfd(borrowed, rustix::io::FdFlags::empty())?;
-            } else {
-                let mut target = OwnedFd::from_raw_fd(ROLE_DESCRIPTOR);
-                let result = rustix::io::dup2(borrowed, &mut target);
-                std::mem::forget(target);
-                result?;
-            }
-            Ok(())
-        });
-    }
-    let child = process.spawn()?;
-    drop(descriptor);
-    Ok(child)
 }
 
 fn text<'a>(probe: &'a Value, field: &str) -> &'a str {

@@ -136,7 +136,7 @@ impl HostAbilities {
             subject: "privilege",
             present,
             detail,
-            remedy: (!present).then_some("run as root, or under: unshare --user --map-root-user --mount"),
+            remedy: (!present).then_some("start the server as root"),
         }
     }
 }

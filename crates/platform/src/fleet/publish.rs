@@ -50,8 +50,11 @@ pub(super) async fn publish(
     let result = snapshot_of(shared, &spec, &environment, &log, began, &snapshot).await;
     shared.kill(&environment);
     if result.is_ok() {
-        // The first restore finds the template made; if it is too early, the host role answers it afterwards.
-        shared.post(Command::Prepare { snapshot });
+        // Waited for, so that the first invocation of an Active version does not wait for its template. A version whose
+        // template cannot be made is Active all the same: its invocations are served by a normal init.
+        if let Err(failure) = shared.host.call(Command::Prepare { snapshot }).await {
+            tracing::error!(%failure, function = spec.key.function, "the template of a new snapshot was not made");
+        }
     }
     result
 }
