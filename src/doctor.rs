@@ -26,8 +26,8 @@ pub fn run(json: bool, data_dir: &Path) -> Result<ExitCode> {
 }
 
 /// The subjects of what is missing.
-pub fn lacks() -> Vec<String> {
-    let findings = HostAbilities::probe().findings().into_iter().chain(engine_findings());
+pub fn lacks(abilities: &HostAbilities) -> Vec<String> {
+    let findings = abilities.findings().into_iter().chain(engine_findings());
     findings.filter(|finding| !finding.present).map(|finding| finding.subject.to_owned()).collect()
 }
 

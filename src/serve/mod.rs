@@ -24,6 +24,7 @@ use platform::control::{Control, Setup};
 use platform::fleet::{Fleet, FleetConfig, FleetParts, RandomCredentials};
 use platform::host_client::HostClient;
 use platform::runtimes::Runtimes;
+use sandbox::{HostAbilities, Privilege};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -35,7 +36,9 @@ use crate::cli::{AuthMode, ServeArguments};
 /// Why the server could not start, or that the host role died.
 pub fn run(arguments: &ServeArguments, data_dir: &Path) -> Result<ExitCode> {
     start_log();
-    check(arguments)?;
+    // Asked once, while this process still has the privileges that the host role will have.
+    let abilities = HostAbilities::probe();
+    check(arguments, &abilities)?;
     make_private(data_dir)?;
     let lock = lock_data_dir(data_dir)?;
     let listener = std::net::TcpListener::bind(arguments.listen)
@@ -46,8 +49,7 @@ pub fn run(arguments: &ServeArguments, data_dir: &Path) -> Result<ExitCode> {
         AuthMode::None => Auth::None,
         AuthMode::Sigv4 => Auth::Keys(credentials::open(data_dir, &home)?),
     };
-    // Asked while this process still has the privileges that the host role will have.
-    let lacks = crate::doctor::lacks();
+    let lacks = crate::doctor::lacks(&abilities);
     let (host, channel) = host::start(arguments, data_dir)?;
     linux::credential::drop_capabilities().context("give up the privileges of the API role")?;
     let runtime =
@@ -124,7 +126,7 @@ fn fleet_config(arguments: &ServeArguments, data_dir: &Path) -> FleetConfig {
 }
 
 /// What clap cannot check by itself.
-fn check(arguments: &ServeArguments) -> Result<()> {
+fn check(arguments: &ServeArguments, abilities: &HostAbilities) -> Result<()> {
     use ::host::protocol::{EXPOSED_PORTS_MAX, RUNTIME_API_PORT};
     if arguments.expose.len() > EXPOSED_PORTS_MAX {
         bail!(
@@ -140,7 +142,7 @@ fn check(arguments: &ServeArguments) -> Result<()> {
             bail!("--expose {service}: port {} was given twice", service.port());
         }
     }
-    if sandbox::HostAbilities::probe().privilege == sandbox::Privilege::None {
+    if abilities.privilege == Privilege::None {
         bail!("no sandbox can be made without privilege: start the server as root, such as with sudo");
     }
     if arguments.account.len() != 12 || !arguments.account.bytes().all(|byte| byte.is_ascii_digit()) {

@@ -198,11 +198,14 @@ impl Standing {
         self.engine.clone_into(descriptors)
     }
 
-    /// Learns from the first clone which pages a first request writes; later clones copy them ahead.
+    /// Whether a clone has been learned from.
+    pub fn has_learned(&self) -> bool {
+        self.learned
+    }
+
+    /// Learns from a clone which pages a first request writes; later clones copy them ahead.
     pub fn learn(&mut self, clone: Pid) {
-        if std::mem::replace(&mut self.learned, true) {
-            return;
-        }
+        self.learned = true;
         let recorded = engine::write_set::record(clone.as_raw_nonzero().get(), &self.made.memory);
         let learned = recorded.and_then(|ranges| {
             self.engine.populate(&ranges)?;

@@ -51,7 +51,9 @@ impl Role {
         snapshot: SnapshotId,
         lease: Lease,
     ) {
-        let Some((held, ends)) = hold(number, sandbox, root) else { return };
+        let Some((mut held, ends)) = hold(number, sandbox, root) else { return };
+        // From the start, so that a kill does not take it for one of a pool.
+        held.lease = Some(lease.clone());
         self.sandboxes.insert(number, held);
         match self.clone_for(number, &lease, &snapshot) {
             Ok((release, main_tid)) => {

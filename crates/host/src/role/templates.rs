@@ -219,6 +219,10 @@ impl Role {
         let Some(held) = self.sandboxes.get(&number) else { return };
         let Some(snapshot) = &held.snapshot else { return };
         let Some(TemplateState::Standing { standing, .. }) = self.templates.get_mut(snapshot) else { return };
+        // Asked first: listing processes reads files, and every freeze comes by here.
+        if standing.has_learned() {
+            return;
+        }
         if let Some(clone) = held.sandbox.processes().first() {
             standing.learn(*clone);
         }
