@@ -75,6 +75,7 @@ fn prepare(
     credential::drop_capabilities().context("drop capabilities")?;
     rustix::process::chdir(spec.cwd.as_str()).context(format_args!("enter {}", spec.cwd))?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    super::filter::deny_dangerous_calls()?;
     process::reset_signal_actions();
     process::unblock_signals().context("unblock signals")
 }

@@ -8,6 +8,7 @@
 //! Deliberately absent: anything that parses what function code wrote.
 
 mod exec;
+mod filter;
 mod lease;
 mod mounts;
 mod network;
