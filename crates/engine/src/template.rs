@@ -4,21 +4,23 @@
 //! outside and has it finish. [`Template::clone_into`] sends the descriptors of a ready sandbox and waits until the
 //! clone is released in it. A template that reports a failure of its own is not trusted again.
 
+use std::collections::BTreeSet;
+use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 use linux::channel::Channel;
 use linux::inject::{self, Block};
 use rustix::event::{PollFd, PollFlags, poll};
 
-use crate::image::{Image, PageRun};
+use crate::image::{Backing, Image};
 use crate::ops::{Context, DESCRIPTOR_SLOTS, DONE, Op, Report, Reporter, Request, SLOTS};
 use crate::plan::area::{CODE_BYTES, WRITE_SET_CALLS, WRITE_SET_RANGES, WRITE_SET_RANGES_PER_CALL};
-use crate::plan::clone::WRITE_SET_SLOT;
-use crate::plan::list::Shown;
-use crate::plan::{HostFacts, Plan};
+use crate::plan::stash::Load;
+use crate::plan::{HostFacts, Plan, Privilege, WRITE_SET_SLOT};
 
 /// The interpreter.
 static INTERPRETER: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/inject.bin"));
@@ -27,6 +29,8 @@ static INTERPRETER: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/inject.bin
 const LOAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a clone may take until its release; the reseeding functions of the snapshot run within it.
 const CLONE_TIMEOUT: Duration = Duration::from_secs(2);
+
+const PAGE_BYTES: usize = 4096;
 
 /// Why a template or a clone was not made.
 #[derive(Debug, thiserror::Error)]
@@ -76,7 +80,7 @@ fn result_text(result: i64) -> String {
 /// What a caller's page source is given: writes bytes of the page stream, from an offset on, into the template.
 pub type Fill<'a> = dyn Fn(u64, &[u8]) -> io::Result<()> + Sync + 'a;
 
-/// Makes a template of `image` by `plan`. `control` is a fresh pair: this side's end and the template's.
+/// Makes a template by `plan`. `control` is a fresh pair: this side's end and the template's.
 /// `namespaces` is a pidfd of the sandbox whose files the template sees. `pages` is called once and passes every byte
 /// of the page stream to the function that it is given. Gives the process ID.
 ///
@@ -85,7 +89,6 @@ pub type Fill<'a> = dyn Fn(u64, &[u8]) -> io::Result<()> + Sync + 'a;
 /// # Errors
 /// [`TemplateError`]; there is no template then.
 pub fn load(
-    image: &Image,
     plan: &Plan,
     control: (&Channel, BorrowedFd<'_>),
     namespaces: BorrowedFd<'_>,
@@ -100,10 +103,11 @@ pub fn load(
         argument: plan.area.context(),
         control: plan.control,
         namespaces,
+        confine: plan.confine,
     };
     let pid =
         inject::spawn(&block, control.1).map_err(|source| TemplateError::Call { doing: "start", source })?;
-    let made = fill(image, plan, control.0, pid, pages);
+    let made = fill(plan, control.0, pid, pages);
     if made.is_err() {
         kill(pid);
     }
@@ -111,16 +115,15 @@ pub fn load(
 }
 
 fn fill(
-    image: &Image,
     plan: &Plan,
     control: &Channel,
     pid: i32,
     pages: impl FnOnce(&Fill<'_>) -> Result<(), String>,
 ) -> Result<(), TemplateError> {
-    let shown = |index: usize| plan.ops.get(index).map(|op| Shown(op).to_string());
+    let shown = |index: usize| plan.show(index);
     let mut conversation = Conversation { control, shown: &shown, sequence: 0 };
     conversation.run(&plan.map, &[], LOAD_TIMEOUT)?;
-    let write = |offset: u64, bytes: &[u8]| write_pages(&image.runs, pid, offset, bytes);
+    let write = |offset: u64, bytes: &[u8]| write_pages(&plan.loads, pid, offset, bytes);
     pages(&write).map_err(TemplateError::Pages)?;
     conversation.run(&plan.finish, &[], LOAD_TIMEOUT)
 }
@@ -133,13 +136,13 @@ fn kill(pid: i32) {
 }
 
 /// Writes a piece of the page stream to the addresses that it belongs to.
-fn write_pages(runs: &[PageRun], pid: i32, offset: u64, bytes: &[u8]) -> io::Result<()> {
+fn write_pages(loads: &[Load], pid: i32, offset: u64, bytes: &[u8]) -> io::Result<()> {
     let end = offset + bytes.len() as u64;
-    let first = runs.partition_point(|run| run.offset + run.bytes <= offset);
-    for run in runs[first..].iter().take_while(|run| run.offset < end) {
-        let (from, to) = (run.offset.max(offset), (run.offset + run.bytes).min(end));
+    let first = loads.partition_point(|load| load.offset + load.bytes <= offset);
+    for load in loads[first..].iter().take_while(|load| load.offset < end) {
+        let (from, to) = (load.offset.max(offset), (load.offset + load.bytes).min(end));
         let piece = &bytes[(from - offset) as usize..(to - offset) as usize];
-        linux::memory::write(pid, run.address + (from - run.offset), piece)?;
+        linux::memory::write(pid, load.address + (from - load.offset), piece)?;
     }
     Ok(())
 }
@@ -211,6 +214,29 @@ impl Template {
         let per_call = WRITE_SET_RANGES_PER_CALL as usize;
         for (call, count) in self.populated.iter_mut().enumerate() {
             *count = ranges.len().saturating_sub(call * per_call).min(per_call) as u64;
+        }
+        Ok(())
+    }
+
+    /// Has every later clone be born with these pages of files in its page tables, instead of finding each by a fault
+    /// of its own. `needed` are the pages, for each mapping of `files`.
+    ///
+    /// A fork copies the page tables of a mapping only if it holds a page of its own, so one page of each is replaced
+    /// by a copy of it.
+    ///
+    /// # Errors
+    /// When the template's memory cannot be reached.
+    pub fn look_at(&self, files: &[((u64, u64), bool)], needed: &[Vec<(u64, u64)>]) -> io::Result<()> {
+        let memory = File::options().read(true).write(true).open(format!("/proc/{}/mem", self.pid))?;
+        let mut byte = [0];
+        for ((_, has_own), ranges) in files.iter().zip(needed) {
+            for address in ranges.iter().flat_map(|(start, end)| (*start..*end).step_by(PAGE_BYTES)) {
+                memory.read_exact_at(&mut byte, address)?;
+            }
+            if let (false, Some((first, _))) = (has_own, ranges.first()) {
+                memory.read_exact_at(&mut byte, *first)?;
+                memory.write_all_at(&byte, *first)?;
+            }
         }
         Ok(())
     }
@@ -350,7 +376,7 @@ impl ReceivedReport {
     }
 }
 
-/// Gathers what a plan needs to know of this process and host.
+/// Gathers what a plan for environments of functions needs to know of this process and host.
 ///
 /// # Errors
 /// When `/proc` cannot be read.
@@ -366,7 +392,11 @@ pub fn host_facts(cgroup_joins: usize) -> Result<HostFacts, TemplateError> {
     Ok(HostFacts {
         occupied: maps.lines().filter_map(range).collect(),
         cgroup_joins,
-        change_user: rustix::process::geteuid().is_root() && !in_user_namespace(),
+        privilege: if rustix::process::geteuid().is_root() && !in_user_namespace() {
+            Privilege::Drop
+        } else {
+            Privilege::DropKeepUser
+        },
         limits: limits.iter().map(|limit| (limit.resource, limit.soft, limit.hard)).collect(),
     })
 }
@@ -395,7 +425,15 @@ pub fn check_host(image: &Image, root: &str) -> Result<(), TemplateError> {
     if let Some(missing) = image.host.cpu_flags.iter().find(|flag| !flags.contains(flag)) {
         return refuse(format!("the processor lacks {missing}; publish the version again on this host"));
     }
-    for file in &image.files {
+    // What a clone maps for itself is its own sandbox's, and need not be here.
+    let private: BTreeSet<u32> = image
+        .processes
+        .iter()
+        .flat_map(|process| &process.mappings)
+        .filter(|mapping| mapping.backing() == Backing::File)
+        .map(|mapping| mapping.file)
+        .collect();
+    for file in private.iter().filter_map(|&index| image.files.get(index as usize)) {
         let metadata = match std::fs::symlink_metadata(format!("{root}{}", file.path)) {
             Ok(metadata) => metadata,
             Err(error) => return refuse(format!("{}: {error}; publish the version again", file.path)),

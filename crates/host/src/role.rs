@@ -13,7 +13,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use engine::checkpoint::Subject;
+use engine::checkpoint::{Platform, Subject};
+use engine::image::External;
 use linux::channel::Channel;
 use sandbox::{
     ExecSpec, ExitReport, HostAbilities, NotReady, Reaper, Sandbox, SandboxMaker, ServerEnds, Starting,
@@ -502,11 +503,10 @@ impl Role {
         let main = held.sandbox.main_pid().ok_or_else(nothing)?;
         let subject = Subject {
             pid: main.as_raw_nonzero().get(),
-            stdout_inode: held.stdout_inode,
-            stderr_inode: held.stderr_inode,
-            platform_port: RUNTIME_API_PORT,
-            pending_port,
-            writable: WRITABLE.into(),
+            init: Some(held.sandbox.init_pid().as_raw_nonzero().get()),
+            externals: vec![(held.stdout_inode, External::Stdout), (held.stderr_inode, External::Stderr)],
+            platform: Some(Platform { port: RUNTIME_API_PORT, pending_port }),
+            writable: Some(WRITABLE.into()),
         };
         let origin = Origin { root: held.root.clone(), lease: held.lease.clone().ok_or_else(nothing)? };
         Worker::start(move || snapshot::write(&store, &snapshot, &subject, &origin))

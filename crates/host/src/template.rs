@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use engine::checkpoint::tree;
-use engine::plan::Plan;
 use engine::template::{TemplateError, check_host, host_facts, load};
+use engine::write_set::{self, Places};
 use linux::channel::Channel;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, Signal};
@@ -33,8 +33,9 @@ pub struct Made {
     main_tid: i32,
     has_files: bool,
     write_set: u64,
-    /// Where the snapshot's private memory lies, as start and end.
+    /// Where the pages lie that a clone can be learned from ([`Places`]).
     memory: Vec<(u64, u64)>,
+    files: Vec<((u64, u64), bool)>,
 }
 
 /// A template that stands.
@@ -71,34 +72,24 @@ pub fn make(
     let facts = host_facts(joins).map_err(|error| unusable(&error))?;
     let plan = engine::plan::plan(image, &facts).map_err(|error| unusable(&error))?;
     let pages = |fill: &engine::template::Fill<'_>| opened.pages(fill);
-    let pid = load(image, &plan, control, home.pidfd(), pages).map_err(|error| unusable(&error))?;
+    let pid = load(&plan, control, home.pidfd(), pages).map_err(|error| unusable(&error))?;
     lay_out(&opened, files)
         .map_err(|error| internal(&format!("lay out the files of {}: {error}", snapshot.0)))?;
+    let mut places = write_set::places(image);
+    // The engine's own pages are written to by every clone.
+    places.memory.push((plan.area.start, plan.area.stash()));
     Ok(Made {
         pid,
         clone: plan.clone.clone(),
-        operations: shown(&plan),
+        operations: plan.operations(),
         monotonic_ns: image.monotonic_ns,
         boottime_ns: image.boottime_ns,
-        main_tid: image.pid,
+        main_tid: image.root().pid,
         has_files: !image.tree.is_empty(),
         write_set: plan.area.write_set(),
-        memory: private_memory(image),
+        memory: places.memory,
+        files: places.files,
     })
-}
-
-fn private_memory(image: &engine::image::Image) -> Vec<(u64, u64)> {
-    use engine::image::Backing;
-    let private = |address: u64| {
-        let at = image.mappings.partition_point(|mapping| mapping.end <= address);
-        image.mappings.get(at).is_some_and(|mapping| mapping.backing() != Backing::SharedAnonymous)
-    };
-    let runs = image.runs.iter().filter(|run| private(run.address));
-    runs.map(|run| (run.address, run.address + run.bytes)).collect()
-}
-
-fn shown(plan: &Plan) -> Vec<String> {
-    plan.ops.iter().map(|op| engine::plan::list::Shown(op).to_string()).collect()
 }
 
 /// Lays the snapshot's files out below `files`, anew: an earlier attempt may have been interrupted.
@@ -203,13 +194,15 @@ impl Standing {
         self.learned
     }
 
-    /// Learns from a clone which pages a first request writes; later clones copy them ahead.
+    /// Learns from a clone which pages a first request needs; later clones have them ahead.
     pub fn learn(&mut self, clone: Pid) {
         self.learned = true;
-        let recorded = engine::write_set::record(clone.as_raw_nonzero().get(), &self.made.memory);
-        let learned = recorded.and_then(|ranges| {
-            self.engine.populate(&ranges)?;
-            Ok(ranges.len())
+        let places = Places { memory: self.made.memory.clone(), files: self.made.files.clone() };
+        let recorded = write_set::record(clone.as_raw_nonzero().get(), &places);
+        let learned = recorded.and_then(|needed| {
+            self.engine.populate(&needed.written)?;
+            self.engine.look_at(&places.files, &needed.files)?;
+            Ok(needed.written.len())
         });
         match learned {
             Ok(ranges) => tracing::debug!(ranges, "write set learned"),

@@ -25,6 +25,8 @@ pub struct Block<'a> {
     pub control: i32,
     /// A process whose mount, network, IPC and UTS namespaces the child enters first.
     pub namespaces: BorrowedFd<'a>,
+    /// Whether the child gives up new privileges and its bounding set of capabilities, and its children with it.
+    pub confine: bool,
 }
 
 /// Forks this process into `block`. The child is a child of this process's *parent*, has every signal blocked, and
@@ -72,12 +74,14 @@ unsafe fn prepare(block: &Block<'_>, control: i32) -> Option<()> {
         let set = &raw const every_signal;
         checked(libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, set, 0, 8))?;
         checked(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL).into())?;
-        checked(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0).into())?;
         let namespaces = libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
         checked(libc::setns(block.namespaces.as_raw_fd(), namespaces).into())?;
-        for capability in 0..64 {
-            // Fails beyond the last capability of this kernel, and where the right to drop is missing.
-            libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0);
+        if block.confine {
+            checked(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0).into())?;
+            for capability in 0..64 {
+                // Fails beyond the last capability of this kernel, and where the right to drop is missing.
+                libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0);
+            }
         }
         reserve_descriptors(block.control, control)?;
         for signal in 1..=64 {

@@ -13,4 +13,8 @@ pub mod mount;
 pub mod namespace;
 pub mod process;
 pub mod ptrace;
+pub mod schedule;
+pub mod signal;
+pub mod socket;
 pub mod socket_diag;
+pub mod terminal;

@@ -17,6 +17,8 @@ pub mod page {
     pub const SWAPPED: u64 = 1 << 4;
     /// The page is the kernel's page of zeros.
     pub const ZERO: u64 = 1 << 5;
+    /// The page is part of a huge one.
+    pub const HUGE: u64 = 1 << 6;
     /// The page is a guard (`MADV_GUARD_INSTALL`, Linux 6.15).
     pub const GUARD: u64 = 1 << 8;
 }
@@ -100,6 +102,20 @@ pub fn scan(pagemap: &File, start: u64, end: u64, query: Query) -> io::Result<Ve
         from = argument.walk_end;
     }
     Ok(found)
+}
+
+/// Reads memory of the process `pid` at `address` and gives how many bytes came before the first page that cannot be
+/// read (`process_vm_readv(2)`). A page whose protection forbids reading is such a page.
+///
+/// # Errors
+/// As `process_vm_readv(2)`: `EFAULT` when the first page already cannot be read.
+pub fn read(pid: i32, address: u64, into: &mut [u8]) -> io::Result<usize> {
+    let local = libc::iovec { iov_base: into.as_mut_ptr().cast(), iov_len: into.len() };
+    let remote = libc::iovec { iov_base: address as *mut _, iov_len: into.len() };
+    // SAFETY: `local` describes `into`, which is borrowed for the call and which the kernel writes no further than;
+    // `remote` lies in the other process, and the kernel checks it against that process's mappings.
+    let count = unsafe { libc::process_vm_readv(pid, &raw const local, 1, &raw const remote, 1, 0) };
+    if count < 0 { Err(io::Error::last_os_error()) } else { Ok(count as usize) }
 }
 
 /// Writes `bytes` at `address` of the process `pid`, whose mapping there must be writable.

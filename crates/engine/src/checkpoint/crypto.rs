@@ -4,39 +4,89 @@
 //! help every clone would hand out the same private keys. One call of its `RAND_poll` reseeds them all. The function
 //! is exported by every shared build, so it is found in the symbol tables of the mapped files.
 
+use std::collections::HashMap;
 use std::fs::File;
 
-use object::read::elf::{ElfFile64, FileHeader};
-use object::{Endianness, Object, ObjectSymbol, ReadCache};
+use object::elf::{FileHeader64, PT_LOAD, gnu_hash};
+use object::read::elf::{FileHeader, ProgramHeader, Sym, VersionTable};
+use object::{Endianness, ReadCache};
 
-use crate::image::{Backing, Image, Mapping};
+use crate::image::{Backing, MappedFile, Mapping};
 
-const RESEED: &str = "RAND_poll";
+const RESEED: &[u8] = b"RAND_poll";
+/// Larger files are no libraries.
+const FILE_BYTES_MAX: u64 = 1 << 30;
 
-/// Addresses of every `RAND_poll` in the process.
-pub fn reseed_functions(pid: i32, image: &Image) -> Vec<u64> {
-    let executable = |mapping: &&Mapping| {
-        mapping.backing() == Backing::File && mapping.protection & libc::PROT_EXEC as u32 != 0
-    };
-    let mut files: Vec<u32> = image.mappings.iter().filter(executable).map(|mapping| mapping.file).collect();
-    files.dedup();
-    files.iter().filter_map(|&file| address_in(pid, image, file)).collect()
+/// Looks into each file once, however many processes map it.
+#[derive(Default)]
+pub struct Finder {
+    /// By index of the file: how far from its first mapped byte the function is.
+    known: HashMap<u32, Option<u64>>,
 }
 
-fn address_in(pid: i32, image: &Image, file: u32) -> Option<u64> {
-    let path = format!("/proc/{pid}/root{}", image.files[file as usize].path);
-    let cache = ReadCache::new(File::open(path).ok()?);
-    let elf = ElfFile64::<Endianness, _>::parse(&cache).ok()?;
-    let symbol =
-        elf.dynamic_symbols().find(|symbol| symbol.is_definition() && symbol.name() == Ok(RESEED))?;
-    let start = image
-        .mappings
-        .iter()
-        .find(|mapping| mapping.backing() == Backing::File && mapping.file == file && mapping.offset == 0)?;
+impl Finder {
+    /// Addresses of every `RAND_poll` in a process.
+    pub fn reseed_functions(&mut self, pid: i32, mappings: &[Mapping], files: &[MappedFile]) -> Vec<u64> {
+        let executable = |mapping: &&Mapping| {
+            mapping.backing() == Backing::File && mapping.protection & libc::PROT_EXEC as u32 != 0
+        };
+        let mut mapped: Vec<u32> = mappings.iter().filter(executable).map(|mapping| mapping.file).collect();
+        mapped.dedup();
+        let address = |file: u32| {
+            let path = format!("/proc/{pid}/root{}", files[file as usize].path);
+            let distance = (*self.known.entry(file).or_insert_with(|| distance(&path)))?;
+            let first = mappings.iter().find(|mapping| {
+                mapping.backing() == Backing::File && mapping.file == file && mapping.offset == 0
+            })?;
+            Some(first.start.wrapping_add(distance))
+        };
+        mapped.into_iter().filter_map(address).collect()
+    }
+}
+
+/// How far behind the first mapped byte of a file the function is.
+fn distance(path: &str) -> Option<u64> {
+    let file = File::open(path).ok()?;
+    if file.metadata().ok()?.len() > FILE_BYTES_MAX {
+        return None;
+    }
+    let cache = ReadCache::new(file);
+    let header = FileHeader64::<Endianness>::parse(&cache).ok()?;
+    let endian = header.endian().ok()?;
+    let address = symbol(header, endian, &cache)?;
     // The file's first byte is mapped where its first loaded segment says; addresses in the file count from there.
-    let endian = elf.endian();
-    let headers = elf.elf_header().program_headers(endian, &cache).ok()?;
-    let first = headers.iter().find(|header| header.p_type.get(endian) == object::elf::PT_LOAD)?;
-    let base = start.start.wrapping_sub(first.p_vaddr.get(endian) - first.p_offset.get(endian));
-    Some(base.wrapping_add(symbol.address()))
+    let segments = header.program_headers(endian, &cache).ok()?;
+    let first = segments.iter().find(|segment| segment.p_type(endian) == PT_LOAD)?;
+    Some(address.wrapping_sub(first.p_vaddr(endian).wrapping_sub(first.p_offset(endian))))
+}
+
+/// The address of the function in a file: by the hash table that the dynamic linker uses, for there may be hundreds of
+/// files with thousands of names.
+fn symbol(header: &FileHeader64<Endianness>, endian: Endianness, cache: &ReadCache<File>) -> Option<u64> {
+    let sections = header.sections(endian, cache).ok()?;
+    if let Ok(Some((table, link))) = sections.gnu_hash(endian, cache) {
+        let symbols = sections.symbol_table_by_index(endian, cache, link).ok()?;
+        let (hash, versions) = (gnu_hash(RESEED), VersionTable::default());
+        let (_, found) = table.find(endian, RESEED, hash, None, &symbols, &versions)?;
+        return found.is_definition(endian).then(|| found.st_value(endian));
+    }
+    let symbols = sections.symbols(endian, cache, object::elf::SHT_DYNSYM).ok()?;
+    let names = symbols.strings();
+    let is_it = |symbol: &&object::elf::Sym64<Endianness>| {
+        symbol.is_definition(endian) && symbol.name(endian, names) == Ok(RESEED)
+    };
+    symbols.iter().find(is_it).map(|symbol| symbol.st_value(endian))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_library_without_the_function_has_none() {
+        let text = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let library = text.lines().find_map(|line| Some(&line[line.find('/')?..])).unwrap();
+        assert_eq!(distance(library), None);
+        assert_eq!(distance("/proc/self/maps"), None);
+    }
 }

@@ -1,52 +1,67 @@
 //! Mappings and the pages in them.
 //!
 //! What a sandbox has anyway is not saved: pages that a private mapping shares with its file, and pages of zeros in
-//! anonymous memory. What must not come back is not saved either: wipe-on-fork and droppable pages.
+//! anonymous memory. What must not come back is not saved either: wipe-on-fork and droppable pages. Shared memory
+//! belongs to its inode, which is saved once.
 
 use std::fs::File;
-use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use linux::memory::{Query, page, scan};
 
+use super::family::Member;
+use super::inodes::{Inodes, extents, map_file};
+use super::pages::{Memory, Pages, Source};
 use super::smaps::Map;
-use super::{CheckpointError, Doing, Sink};
-use crate::image::{Backing, Image, MappedFile, Mapping, PageRun, flags};
+use super::{CheckpointError, Doing};
+use crate::image::{Backing, MappedFile, Mapping, PageRun, flags};
 
-const PAGE: u64 = 4096;
-/// How much is read at once.
-const BUFFER_BYTES: u64 = 1 << 20;
-
-/// Describes every mapping and saves its pages.
-pub fn save(
-    pid: i32,
-    maps: &[Map],
-    writable: &Path,
-    image: &mut Image,
-    sink: &mut dyn Sink,
-) -> Result<(), CheckpointError> {
-    let memory = File::open(format!("/proc/{pid}/mem")).doing("open the memory", pid)?;
-    let pagemap = File::open(format!("/proc/{pid}/pagemap")).doing("open the page map", pid)?;
-    let mut saver = Saver { pid, memory, pagemap, runs: Vec::new(), offset: 0, sink };
-    for map in maps {
-        let mut mapping = describe(pid, map, writable, image)?;
-        let (content, guards) = saver.ranges(map, &mapping)?;
-        mapping.guards = guards;
-        for (start, end) in content {
-            saver.range(start, end, &mapping)?;
-        }
-        image.mappings.push(mapping);
-    }
-    image.runs = saver.runs;
-    Ok(())
+/// The memory of a process.
+#[derive(Default)]
+pub struct Saved {
+    /// Mappings, ascending.
+    pub mappings: Vec<Mapping>,
+    /// Saved pages, ascending.
+    pub runs: Vec<PageRun>,
 }
 
-fn describe(pid: i32, map: &Map, writable: &Path, image: &mut Image) -> Result<Mapping, CheckpointError> {
-    let backing = backing(pid, map, writable)?;
-    let file =
-        if matches!(backing, Backing::File | Backing::SharedFile) { file(pid, map, image)? } else { 0 };
-    Ok(Mapping {
+/// Describes every mapping of a process and saves its pages. `alone` says that the image has no other process.
+pub fn save(
+    (member, alone): (&Member, bool),
+    maps: &[Map],
+    writable: Option<&Path>,
+    inodes: &mut Inodes,
+    files: &mut Vec<MappedFile>,
+    pages: &mut Pages<'_>,
+) -> Result<Saved, CheckpointError> {
+    let pid = member.host_pid;
+    let pagemap = File::open(format!("/proc/{pid}/pagemap")).doing("open the page map", pid)?;
+    let memory = Memory::open(pid, alone)?;
+    let mut saved = Saved::default();
+    for map in maps {
+        let backing = backing(member, map, writable, inodes)?;
+        let file = match backing {
+            Backing::File | Backing::SharedFile => file(member, map, files)?,
+            Backing::Inode => inodes.of_mapping(member, map)?,
+            Backing::Anonymous | Backing::Vdso => 0,
+        };
+        let mut mapping = describe(map, backing, file);
+        let looker = Looker { pid, pagemap: &pagemap, map };
+        let content = looker.ranges(&mut mapping)?;
+        // Zeros over a file's content are content.
+        let zeros_are_free = backing != Backing::File;
+        for range in content {
+            pages.save(&Source::Memory(&memory), range, zeros_are_free, &mut saved.runs, pid)?;
+        }
+        saved.mappings.push(mapping);
+    }
+    Ok(saved)
+}
+
+fn describe(map: &Map, backing: Backing, file: u32) -> Mapping {
+    let name = map.name.strip_prefix("[anon:").and_then(|name| name.strip_suffix(']'));
+    Mapping {
         start: map.start,
         end: map.end,
         protection: map.protection,
@@ -55,60 +70,111 @@ fn describe(pid: i32, map: &Map, writable: &Path, image: &mut Image) -> Result<M
         offset: map.offset,
         flags: flag_bits(map),
         guards: Vec::new(),
-    })
+        name: name.unwrap_or_default().to_owned(),
+    }
 }
 
-fn backing(pid: i32, map: &Map, writable: &Path) -> Result<Backing, CheckpointError> {
+fn backing(
+    member: &Member,
+    map: &Map,
+    writable: Option<&Path>,
+    inodes: &Inodes,
+) -> Result<Backing, CheckpointError> {
     if map.name == "[vdso]" || map.name.starts_with("[vvar") {
         return Ok(Backing::Vdso);
     }
-    let on_disk = map.name.starts_with('/') && map.inode != 0;
-    let deleted = map.name.ends_with(" (deleted)");
-    let in_memory = ["/memfd:", "/dev/zero", "/SYSV"].iter().any(|start| map.name.starts_with(start));
-    match (map.shared, on_disk) {
-        (true, true) if in_memory => Ok(Backing::SharedAnonymous),
-        (true, true) if deleted => Err(CheckpointError::Unsupported {
-            what: format!("a shared mapping of the deleted file {} in process {pid}", map.name),
-            remedy: "unmap it in a before-snapshot hook",
-        }),
-        (true, true) => Ok(Backing::SharedFile),
-        (true, false) => Ok(Backing::SharedAnonymous),
-        // What the function may change, or what has no name any more, is saved whole.
-        (false, true) if deleted || in_memory || Path::new(&map.name).starts_with(writable) => {
-            Ok(Backing::Anonymous)
-        }
-        (false, true) => Ok(Backing::File),
-        (false, false) => Ok(Backing::Anonymous),
+    refuse_special(member, map)?;
+    if !map.has_file() {
+        return Ok(Backing::Anonymous);
     }
+    let deleted = map.name.ends_with(" (deleted)");
+    let in_memory = inodes.is_memory(map.device);
+    if map.shared {
+        let own = in_memory || deleted || inodes.is_kept_by_name(&map.name);
+        return Ok(if own { Backing::Inode } else { Backing::SharedFile });
+    }
+    // What the function may change, or what has no name any more, is saved whole.
+    let changes = writable.is_some_and(|writable| Path::new(&map.name).starts_with(writable))
+        || inodes.is_kept_by_name(&map.name);
+    if deleted || in_memory || changes || map.name == "/dev/zero" {
+        return Ok(Backing::Anonymous);
+    }
+    Ok(Backing::File)
+}
+
+/// Refuses mappings whose meaning an image cannot hold.
+fn refuse_special(member: &Member, map: &Map) -> Result<(), CheckpointError> {
+    const CLOSE: &str = "unmap it in a before-snapshot hook and map it again in an after-restore hook";
+    let refuse = |what: &str, remedy| {
+        Err(CheckpointError::Unsupported {
+            what: format!("{what} at {:x} ({}) in {}", map.start, map.name, member.title()),
+            remedy,
+        })
+    };
+    let execute_only = map.protection == libc::PROT_EXEC as u32;
+    let of_a_file = map.name.starts_with('/') || map.name.starts_with("[anon_shmem:");
+    if map.name == "[uprobes]" {
+        return refuse("a page of probes", "stop tracing the process with uprobes");
+    }
+    if map.has(b"ht") {
+        return refuse("a mapping of huge pages of their own file system", "use transparent huge pages");
+    }
+    if map.name.starts_with("/SYSV") {
+        return refuse("a System V shared memory segment", "use shared anonymous memory or a memory file");
+    }
+    if map.name.starts_with("/secretmem") {
+        return refuse("secret memory", CLOSE);
+    }
+    if map.has(b"um") || map.has(b"uw") || map.has(b"ui") {
+        return refuse("a mapping that a userfaultfd watches", "end its use before the snapshot");
+    }
+    if map.has(b"ss") {
+        return refuse(
+            "a shadow stack",
+            "run it without shadow stacks (GLIBC_TUNABLES=glibc.cpu.x86_shstk=off)",
+        );
+    }
+    if map.key != 0 && !execute_only {
+        return refuse("a mapping with a memory protection key", "run it without pkey_mprotect");
+    }
+    if map.has_file() && !of_a_file {
+        return refuse("a mapping of something that is no file", CLOSE);
+    }
+    if !map.has_file() && map.shared {
+        return refuse("a shared mapping of nothing", CLOSE);
+    }
+    Ok(())
 }
 
 fn flag_bits(map: &Map) -> u32 {
-    [
-        ("gd", flags::GROWS_DOWN),
-        ("nr", flags::NO_RESERVE),
-        ("hg", flags::HUGE),
-        ("nh", flags::NO_HUGE),
-        ("dc", flags::DONT_FORK),
-        ("wf", flags::WIPE_ON_FORK),
-        ("dp", flags::DROPPABLE),
-        ("lo", flags::LOCKED),
-        ("dd", flags::DONT_DUMP),
-    ]
-    .iter()
-    .filter(|(word, _)| map.has(word))
-    .map(|(_, bit)| bit)
-    .sum()
+    let words = [
+        (b"gd", flags::GROWS_DOWN),
+        (b"nr", flags::NO_RESERVE),
+        (b"hg", flags::HUGE),
+        (b"nh", flags::NO_HUGE),
+        (b"dc", flags::DONT_FORK),
+        (b"wf", flags::WIPE_ON_FORK),
+        (b"dp", flags::DROPPABLE),
+        (b"lo", flags::LOCKED),
+        (b"dd", flags::DONT_DUMP),
+    ];
+    let bits: u32 = words.iter().filter(|(word, _)| map.has(word)).map(|(_, bit)| bit).sum();
+    if map.shared && map.has(b"mw") { bits | flags::MAY_WRITE } else { bits }
 }
 
 /// The index of the mapping's file, which is noted with what tells it from another of the same name.
-fn file(pid: i32, map: &Map, image: &mut Image) -> Result<u32, CheckpointError> {
-    if let Some(index) = image.files.iter().position(|file| file.path == map.name) {
+fn file(member: &Member, map: &Map, files: &mut Vec<MappedFile>) -> Result<u32, CheckpointError> {
+    // Neighbors mostly map the same file, and libraries are few.
+    if let Some(index) = files.iter().rposition(|file| file.path == map.name) {
         return Ok(index as u32);
     }
-    let path = format!("/proc/{pid}/root{}", map.name);
-    let metadata = std::fs::symlink_metadata(path).doing("look at a mapped file", pid)?;
-    image.files.push(mapped_file(map.name.clone(), &metadata));
-    Ok(image.files.len() as u32 - 1)
+    let path = format!("/proc/{}/root{}", member.host_pid, map.name);
+    let metadata = std::fs::symlink_metadata(path).map_err(|_| CheckpointError::Unsupported {
+        what: format!("a mapping of {} in {}, which is not found by that name,", map.name, member.title()),
+        remedy: "map files that every sandbox has",
+    })?;
+    files.push(mapped_file(map.name.clone(), &metadata));
+    Ok(files.len() as u32 - 1)
 }
 
 /// What an image notes of a file.
@@ -124,89 +190,75 @@ pub fn mapped_file(path: String, metadata: &std::fs::Metadata) -> MappedFile {
     }
 }
 
-struct Saver<'a> {
-    pid: i32,
-    memory: File,
-    pagemap: File,
-    runs: Vec<PageRun>,
-    offset: u64,
-    sink: &'a mut dyn Sink,
-}
-
 type Ranges = Vec<(u64, u64)>;
 
-impl Saver<'_> {
-    /// The ranges of a mapping that hold content of its own, and its guard ranges as start and end in turn.
-    fn ranges(&self, map: &Map, mapping: &Mapping) -> Result<(Ranges, Vec<u64>), CheckpointError> {
-        let present = page::PRESENT | page::SWAPPED;
-        let private_of_file = Query { any: present, none: page::FILE | page::ZERO, ..Query::default() };
+/// Looks for the content of one mapping.
+struct Looker<'a> {
+    pid: i32,
+    pagemap: &'a File,
+    map: &'a Map,
+}
+
+impl Looker<'_> {
+    /// The ranges of a mapping that hold content of its own; its guard ranges are noted in it.
+    fn ranges(&self, mapping: &mut Mapping) -> Result<Ranges, CheckpointError> {
+        let any = page::PRESENT | page::SWAPPED;
         let content = match mapping.backing() {
-            Backing::Vdso | Backing::SharedFile => return Ok((Vec::new(), Vec::new())),
+            Backing::Vdso | Backing::SharedFile | Backing::Inode => return Ok(Vec::new()),
             _ if mapping.flags & (flags::WIPE_ON_FORK | flags::DROPPABLE) != 0 => Vec::new(),
-            // Saved whole: the page tables tell only what has been touched.
-            Backing::SharedAnonymous => vec![(map.start, map.end)],
-            Backing::Anonymous if map.inode != 0 => vec![(map.start, map.end)],
-            Backing::File => self.scan(map, private_of_file)?,
+            Backing::File => self.scan(Query { any, none: page::FILE | page::ZERO, ..Query::default() })?,
             Backing::Anonymous => {
-                self.scan(map, Query { any: present, none: page::ZERO, ..Query::default() })?
+                let touched = self.scan(Query { any, none: page::ZERO, ..Query::default() })?;
+                union(touched, self.of_file())
             }
         };
         // A kernel before 6.15 has neither guard ranges nor the question.
-        let guards = self.scan(map, Query { all: page::GUARD, ..Query::default() }).unwrap_or_default();
+        let guards = self.scan(Query { all: page::GUARD, ..Query::default() }).unwrap_or_default();
         let content = subtract(content, &guards);
-        Ok((content, guards.into_iter().flat_map(|(start, end)| [start, end]).collect()))
+        mapping.guards = guards.into_iter().flat_map(|(start, end)| [start, end]).collect();
+        Ok(content)
     }
 
-    fn scan(&self, map: &Map, query: Query) -> Result<Ranges, CheckpointError> {
-        scan(&self.pagemap, map.start, map.end, query).doing("scan the page map", self.pid)
+    fn scan(&self, query: Query) -> Result<Ranges, CheckpointError> {
+        scan(self.pagemap, self.map.start, self.map.end, query).doing("scan the page map", self.pid)
     }
 
-    /// Saves a range, leaving out pages of zeros where zeros are what a new mapping holds.
-    fn range(&mut self, start: u64, end: u64, mapping: &Mapping) -> Result<(), CheckpointError> {
-        let zeros_are_free = mapping.backing() != Backing::File;
-        let mut buffer = vec![0; BUFFER_BYTES.min(end - start) as usize];
-        let mut address = start;
-        while address < end {
-            let bytes = &mut buffer[..BUFFER_BYTES.min(end - address) as usize];
-            read_pages(&self.memory, address, bytes).doing("read the memory", self.pid)?;
-            for (index, page) in bytes.chunks_exact(PAGE as usize).enumerate() {
-                if !(zeros_are_free && is_zero(page)) {
-                    self.page(address + index as u64 * PAGE, page)?;
-                }
-            }
-            address += bytes.len() as u64;
+    /// Where the file behind a private mapping that is saved whole has data: the page tables tell only what has been
+    /// touched.
+    fn of_file(&self) -> Ranges {
+        let map = self.map;
+        if !map.has_file() || map.name == "/dev/zero" {
+            return Vec::new();
         }
-        Ok(())
-    }
-
-    fn page(&mut self, address: u64, page: &[u8]) -> Result<(), CheckpointError> {
-        self.sink.pages(page).map_err(CheckpointError::Sink)?;
-        match self.runs.last_mut() {
-            Some(run) if run.address + run.bytes == address => run.bytes += PAGE,
-            _ => self.runs.push(PageRun { address, bytes: PAGE, offset: self.offset }),
-        }
-        self.offset += PAGE;
-        Ok(())
+        let by_name = format!("/proc/{}/root{}", self.pid, map.name);
+        let Ok(file) = File::open(map_file(self.pid, map)).or_else(|_| File::open(by_name)) else {
+            return vec![(map.start, map.end)];
+        };
+        let end = file.metadata().map_or(u64::MAX, |metadata| metadata.len());
+        let end = end.min(map.offset + (map.end - map.start));
+        let in_memory = |(from, to): (u64, u64)| {
+            let address = |offset: u64| map.start + offset.saturating_sub(map.offset);
+            (address(from), address(to).min(map.end))
+        };
+        extents(&file, map.offset, end).into_iter().map(in_memory).filter(|(from, to)| from < to).collect()
     }
 }
 
-/// Reads whole pages. A page that cannot be read (behind the end of a mapped file) counts as zeros.
-fn read_pages(memory: &File, address: u64, bytes: &mut [u8]) -> io::Result<()> {
-    if memory.read_exact_at(bytes, address).is_ok() {
-        return Ok(());
+/// What either of two ascending lists of ranges covers.
+fn union(one: Ranges, other: Ranges) -> Ranges {
+    if one.is_empty() || other.is_empty() {
+        return if one.is_empty() { other } else { one };
     }
-    for (index, page) in bytes.chunks_exact_mut(PAGE as usize).enumerate() {
-        match memory.read_exact_at(page, address + index as u64 * PAGE) {
-            Ok(()) => {}
-            Err(error) if error.raw_os_error() == Some(libc::EIO) => page.fill(0),
-            Err(error) => return Err(error),
+    let mut all: Ranges = one.into_iter().chain(other).collect();
+    all.sort_unstable();
+    let mut union: Ranges = Vec::with_capacity(all.len());
+    for (start, end) in all {
+        match union.last_mut() {
+            Some(last) if last.1 >= start => last.1 = last.1.max(end),
+            _ => union.push((start, end)),
         }
     }
-    Ok(())
-}
-
-fn is_zero(page: &[u8]) -> bool {
-    page.chunks_exact(64).all(|line| line.iter().fold(0, |sum, byte| sum | byte) == 0)
+    union
 }
 
 /// What is left of `ranges` without `holes`; both ascending.
@@ -236,5 +288,11 @@ mod tests {
         assert_eq!(subtract(vec![(0, 10)], &[(2, 4), (8, 12)]), [(0, 2), (4, 8)]);
         assert_eq!(subtract(vec![(0, 10)], &[]), [(0, 10)]);
         assert_eq!(subtract(vec![(2, 4)], &[(0, 10)]), []);
+    }
+
+    #[test]
+    fn ranges_that_touch_become_one() {
+        assert_eq!(union(vec![(0, 2), (4, 6)], vec![(1, 4), (8, 9)]), [(0, 6), (8, 9)]);
+        assert_eq!(union(vec![], vec![(1, 4)]), [(1, 4)]);
     }
 }

@@ -1,30 +1,44 @@
-//! Stopping an initialized process and writing its state down.
+//! Stopping a tree of processes and writing its state down.
 //!
-//! The process must be quiescent: its runtime waits for the platform, nothing is in flight. It is stopped with
-//! `ptrace`, described as an [`Image`], and its pages and writable files go to a [`Sink`]. It does not run on.
+//! The tree must be quiescent: its runtime waits for the platform, nothing is in flight. Every thread is stopped with
+//! `ptrace`, the processes are described as an [`Image`], and their pages and writable files go to a [`Sink`]. Nothing
+//! runs on until the checkpoint is finished, and nothing is changed by it.
 //!
-//! **What cannot be saved is refused**, with its kind, its owner and what to do; never is a snapshot written that
-//! would restore wrong. Deliberately absent, and therefore refused: more than one process, POSIX timers, Unix
-//! sockets but for pairs, inotify, io_uring, seccomp filters of the function's own.
+//! **What cannot be saved is refused**, with its descriptor, its kind, its owner and what to do; never is a snapshot
+//! written that would restore wrong. Everything that is read of a process has a bound, for the process may be hostile.
+//! Deliberately absent: letting the processes go on or ending them, which is the caller's business.
 
+mod credentials;
 mod crypto;
-mod descriptors;
-mod facts;
+mod family;
+mod fields;
+mod files;
+mod filters;
+mod host;
+mod inodes;
 mod memory;
+mod pages;
+mod process;
 mod remote;
+mod rseq;
 mod smaps;
 mod threads;
+mod timers;
 pub mod tree;
+mod walk;
 
 use std::io;
 use std::path::PathBuf;
 
-pub use facts::{cpu_flags, limits};
+pub use host::{cpu_flags, limits};
 pub use memory::mapped_file;
 
-use linux::ptrace::Tracee;
+use crate::image::{External, FORMAT, Image};
 
-use crate::image::{FORMAT, Image};
+use family::Family;
+use inodes::Inodes;
+use pages::Pages;
+use smaps::Map;
 
 /// Receives the bytes that belong to an image.
 pub trait Sink {
@@ -42,20 +56,28 @@ pub trait Sink {
 }
 
 /// What to checkpoint and what of it belongs to the platform.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Subject {
-    /// The process as the host sees it.
+    /// The root of the tree as the host sees it.
     pub pid: i32,
-    /// Inode of the pipe that its standard output leads to.
-    pub stdout_inode: u64,
-    /// Inode of the pipe that its standard error leads to.
-    pub stderr_inode: u64,
+    /// The first process of the sandbox: its other children and all their descendants belong to the image, too.
+    pub init: Option<i32>,
+    /// Inodes of the pipes, sockets and terminals whose other end the platform holds, as `fstat` gives them.
+    pub externals: Vec<(u64, External)>,
+    /// Where connections to the platform lead.
+    pub platform: Option<Platform>,
+    /// The directory of the sandbox that the function may write to and that belongs to the snapshot (`/tmp`). Without
+    /// one no file is saved.
+    pub writable: Option<PathBuf>,
+}
+
+/// Where connections to the platform lead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Platform {
     /// Port on 127.0.0.1 whose connections lead to the platform.
-    pub platform_port: u16,
+    pub port: u16,
     /// Local port of the connection on which the platform has a request pending.
     pub pending_port: u16,
-    /// The directory of the sandbox that the function may write to and that belongs to the snapshot (`/tmp`).
-    pub writable: PathBuf,
 }
 
 /// A finished checkpoint.
@@ -63,14 +85,14 @@ pub struct Subject {
 pub struct Checkpoint {
     /// The state.
     pub image: Image,
-    /// What a user should know: what comes back closed or shared.
+    /// What a user should know: what comes back closed or different.
     pub warnings: Vec<String>,
 }
 
 /// Why there is no checkpoint.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
-    /// The process holds something that cannot be saved.
+    /// A process holds something that cannot be saved.
     #[error("{what} cannot be saved in a snapshot: {remedy}")]
     Unsupported {
         /// What, and of which process.
@@ -104,71 +126,75 @@ impl<T, E: Into<io::Error>> Doing<T> for Result<T, E> {
     }
 }
 
-/// Checkpoints a process. Afterwards it is stopped no longer, but its registers and memory are as they were.
+/// Checkpoints a tree of processes. Afterwards it is stopped no longer, but its registers and memory are as they were.
 ///
 /// # Errors
-/// [`CheckpointError`]; the process is then as it was, too.
+/// [`CheckpointError`]; the processes are then as they were, too.
 pub fn checkpoint(subject: &Subject, sink: &mut dyn Sink) -> Result<Checkpoint, CheckpointError> {
-    let pid = subject.pid;
-    refuse_children(pid)?;
-    let tracees = stop_all(pid)?;
-    let maps = smaps::read(pid)?;
-    let remote = remote::Remote::new(&tracees[0], &maps)?;
-    let status = facts::Status::read(pid)?;
-    refuse_filters(pid, &status)?;
-    let threads = threads::save(pid, &tracees, &remote)?;
-    let (descriptors, mut warnings) = descriptors::save(subject)?;
-    let mut image = Image { format: FORMAT, threads, descriptors, ..Image::default() };
-    facts::save(pid, &status, &remote, &maps, &mut image)?;
-    memory::save(pid, &maps, &subject.writable, &mut image, sink)?;
-    image.reseed_functions = crypto::reseed_functions(pid, &image);
-    tree::save(pid, &subject.writable, &mut image, sink, &mut warnings)?;
-    Ok(Checkpoint { image, warnings })
+    checkpoint_then(subject, sink, |_, _| ()).map(|(done, ())| done)
 }
 
-/// Stops threads until a look at the list finds no new one.
-fn stop_all(pid: i32) -> Result<Vec<Tracee>, CheckpointError> {
-    let mut tracees: Vec<Tracee> = Vec::new();
-    loop {
-        let before = tracees.len();
-        for tid in threads::list(pid)? {
-            if tracees.iter().all(|tracee| tracee.tid() != tid) {
-                tracees.push(Tracee::stop(tid).doing("stop thread", tid)?);
-            }
-        }
-        if tracees.len() == before {
-            break;
-        }
+/// As [`checkpoint`], and calls `then` while the processes are still stopped, with their IDs as the host sees them:
+/// what it kills has not run on since.
+///
+/// # Errors
+/// As [`checkpoint`].
+pub fn checkpoint_then<R>(
+    subject: &Subject,
+    sink: &mut dyn Sink,
+    then: impl FnOnce(&mut Checkpoint, &[i32]) -> R,
+) -> Result<(Checkpoint, R), CheckpointError> {
+    let family = Family::stop(subject)?;
+    let mut maps = Vec::with_capacity(family.members.len());
+    for member in &family.members {
+        maps.push(if member.ended.is_some() { Vec::new() } else { smaps::read(member)? });
     }
-    // The main thread has the process's ID and goes first.
-    tracees.sort_by_key(|tracee| (tracee.tid() != pid, tracee.tid()));
-    Ok(tracees)
+    let mut inodes =
+        Inodes::new(subject.writable.is_some()).doing("make a memory file on behalf", subject.pid)?;
+    let mut warnings = family.warnings();
+    let mut opened = files::save(subject, &family, &maps, &mut inodes, &mut warnings)?;
+    let open_files = std::mem::take(&mut opened.files);
+    let mut image = Image { format: FORMAT, open_files, ..Image::default() };
+    for (index, member) in family.members.iter().enumerate() {
+        let mut process = process::save(&family, member, &maps[index])?;
+        process.descriptors = opened.tables[index].descriptors.clone();
+        process.shares_descriptors = opened.tables[index].shared_with;
+        process.locks = opened.tables[index].locks.clone();
+        image.processes.push(process);
+    }
+    save_memory(subject, &family, &maps, &mut inodes, &mut image, sink)?;
+    image.host = host::host(&image, &maps[0], subject.pid)?;
+    (image.monotonic_ns, image.boottime_ns) = host::clocks(subject.pid);
+    if let Some(writable) = &subject.writable {
+        tree::save(subject.pid, writable, &opened.leased, &mut image, sink, &mut warnings)?;
+    }
+    let mut done = Checkpoint { image, warnings };
+    let pids: Vec<i32> = family.members.iter().map(|member| member.host_pid).collect();
+    let result = then(&mut done, &pids);
+    Ok((done, result))
 }
 
-fn refuse_children(pid: i32) -> Result<(), CheckpointError> {
-    for tid in threads::list(pid)? {
-        let path = format!("/proc/{pid}/task/{tid}/children");
-        let children = std::fs::read_to_string(path).doing("read the children", pid)?;
-        if let Some(child) = children.split_whitespace().next() {
-            let name = std::fs::read_to_string(format!("/proc/{child}/comm")).unwrap_or_default();
-            return Err(CheckpointError::Unsupported {
-                what: format!("child process {child} ({})", name.trim()),
-                remedy: "end child processes before initialization is over, or in a before-snapshot hook, and start \
-                         them again in an after-restore hook",
-            });
-        }
+fn save_memory(
+    subject: &Subject,
+    family: &Family,
+    maps: &[Vec<Map>],
+    inodes: &mut Inodes,
+    image: &mut Image,
+    sink: &mut dyn Sink,
+) -> Result<(), CheckpointError> {
+    let mut pages = Pages::new(sink);
+    let mut finder = crypto::Finder::default();
+    for (index, member) in family.members.iter().enumerate().filter(|(_, member)| member.ended.is_none()) {
+        let writable = subject.writable.as_deref();
+        let alone = family.members.len() == 1;
+        let saved =
+            memory::save((member, alone), &maps[index], writable, inodes, &mut image.files, &mut pages)?;
+        let process = &mut image.processes[index];
+        (process.mappings, process.runs) = (saved.mappings, saved.runs);
+        process.reseed_functions = finder.reseed_functions(member.host_pid, &process.mappings, &image.files);
     }
+    image.inodes = inodes.save(&mut pages)?;
     Ok(())
-}
-
-fn refuse_filters(pid: i32, status: &facts::Status) -> Result<(), CheckpointError> {
-    if status.seccomp == 0 {
-        return Ok(());
-    }
-    Err(CheckpointError::Unsupported {
-        what: format!("the seccomp filter of process {pid}"),
-        remedy: "install it after the snapshot, in an after-restore hook",
-    })
 }
 
 /// The vDSO of this very process.
@@ -176,5 +202,7 @@ fn refuse_filters(pid: i32, status: &facts::Status) -> Result<(), CheckpointErro
 /// # Errors
 /// When `/proc` cannot be read.
 pub fn own_vdso(pid: i32) -> Result<Vec<u8>, CheckpointError> {
-    facts::vdso(pid, &smaps::read(pid)?).doing("read the vDSO", pid)
+    let text =
+        fields::read(&format!("/proc/{pid}/smaps"), smaps::BYTES_MAX).doing("read the mappings", pid)?;
+    host::vdso(pid, &smaps::parse(&text)).doing("read the vDSO", pid)
 }

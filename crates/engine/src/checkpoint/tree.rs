@@ -4,24 +4,32 @@
 //! Laying out writes into a directory of the host, so every path is checked again and resolved below that directory
 //! only.
 
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use linux::descriptor::Held;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, Uid};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags};
 
 use super::{CheckpointError, Doing, Sink};
-use crate::image::{Image, TreeEntry};
+use crate::image::{Image, Kind, TreeEntry};
 
 const BUFFER_BYTES: usize = 1 << 20;
 /// How deep a tree may be: deeper ones need more descriptors than a process has.
 const DEPTH_MAX: usize = 128;
 
 /// Saves everything below `writable`, as the process sees it.
+///
+/// # Errors
+/// [`CheckpointError`].
 pub fn save(
     pid: i32,
     writable: &Path,
+    leased: &HashMap<(u64, u64), Held>,
     image: &mut Image,
     sink: &mut dyn Sink,
     warnings: &mut Vec<String>,
@@ -29,14 +37,36 @@ pub fn save(
     let root = format!("/proc/{pid}/root{}", writable.display());
     let directory = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let directory = rustix::fs::open(root, directory, Mode::empty()).doing("open the writable files", pid)?;
-    let mut walk = Walk { pid, entries: Vec::new(), offset: 0, sink, warnings };
+    let shown = writable.to_string_lossy().into_owned();
+    let sockets = bound_below(image, &shown);
+    let mut walk = Walk { pid, shown, sockets, leased, entries: Vec::new(), offset: 0, sink, warnings };
     walk.directory(directory, "", 0)?;
     image.tree = walk.entries;
     Ok(())
 }
 
+/// The paths below `writable` that sockets of the image are bound to: they are made when the sockets are.
+fn bound_below(image: &Image, writable: &str) -> HashSet<String> {
+    let bound = image.open_files.iter().filter_map(|file| match &file.kind {
+        Some(Kind::Unix(unix)) => std::str::from_utf8(&unix.name).ok(),
+        _ => None,
+    });
+    bound.filter_map(|path| Some(path.strip_prefix(writable)?.strip_prefix('/')?.to_owned())).collect()
+}
+
+/// Our own descriptor of a file that a process has open. It must have it open for reading.
+fn copy(held: Held) -> io::Result<OwnedFd> {
+    let pid = Pid::from_raw(held.pid).ok_or(io::ErrorKind::InvalidInput)?;
+    let process = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
+    Ok(rustix::process::pidfd_getfd(&process, held.number, PidfdGetfdFlags::empty())?)
+}
+
 struct Walk<'a> {
     pid: i32,
+    /// The directory as messages call it.
+    shown: String,
+    sockets: HashSet<String>,
+    leased: &'a HashMap<(u64, u64), Held>,
     entries: Vec<TreeEntry>,
     offset: u64,
     sink: &'a mut dyn Sink,
@@ -49,8 +79,9 @@ impl Walk<'_> {
         for entry in reader {
             let entry = entry.doing("list the writable files", self.pid)?;
             let Ok(name) = entry.file_name().to_str() else {
+                let shown = &self.shown;
                 self.warnings
-                    .push(format!("a file in /tmp/{path} whose name is not UTF-8 is not in the snapshot"));
+                    .push(format!("a file in {shown}/{path} whose name is not UTF-8 is not in the snapshot"));
                 continue;
             };
             if name != "." && name != ".." {
@@ -83,7 +114,10 @@ impl Walk<'_> {
         let safe = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => {
-                let file = open(safe).doing("open a writable file", pid)?;
+                let file = match self.leased.get(&(stat.st_dev, stat.st_ino)) {
+                    Some(held) => copy(*held).doing("copy a leased descriptor", pid)?,
+                    None => open(safe).doing("open a writable file", pid)?,
+                };
                 entry.offset = self.offset;
                 entry.bytes = self.content(file, &stat)?;
                 self.entries.push(entry);
@@ -99,17 +133,21 @@ impl Walk<'_> {
                 self.entries.push(entry);
             }
             FileType::Fifo => self.entries.push(entry),
-            kind => self.warnings.push(format!("/tmp/{path} ({kind:?}) is not in the snapshot")),
+            FileType::Socket if self.sockets.contains(&path) => {}
+            kind => self.warnings.push(format!("{}/{path} ({kind:?}) is not in the snapshot", self.shown)),
         }
         Ok(())
     }
 
     fn content(&mut self, file: OwnedFd, stat: &Stat) -> Result<u64, CheckpointError> {
-        let mut file = File::from(file).take(stat.st_size as u64);
+        let file = File::from(file);
         let mut buffer = vec![0; BUFFER_BYTES.min(stat.st_size as usize)];
         let start = self.offset;
         loop {
-            let count = file.read(&mut buffer).doing("read a writable file", self.pid)?;
+            // By position: the offset of a copied descriptor belongs to its process.
+            let done = self.offset - start;
+            let left = (stat.st_size as u64).saturating_sub(done).min(buffer.len() as u64) as usize;
+            let count = file.read_at(&mut buffer[..left], done).doing("read a writable file", self.pid)?;
             if count == 0 {
                 return Ok(self.offset - start);
             }
@@ -180,7 +218,7 @@ fn regular(
     while done < entry.bytes {
         let part = (entry.bytes - done).min(buffer.len() as u64) as usize;
         content(entry.offset + done, &mut buffer[..part])?;
-        std::os::unix::fs::FileExt::write_all_at(&file, &buffer[..part], done)?;
+        file.write_all_at(&buffer[..part], done)?;
         done += part as u64;
     }
     Ok(())

@@ -1,17 +1,17 @@
-//! Where the interpreter lies in the address space of a template, and how its room is divided.
+//! Where the engine's own memory lies in the address space of a template, and how its room is divided.
 //!
-//! One block of private memory: code, context, stacks, words to wait on, data, operations; and in front of it a
-//! scratch range where copies of shared mappings are made before they are moved to their places. The block stays in
-//! every clone: a thread cannot unmap the code that it leaves by `rt_sigreturn`.
+//! One block of private memory: code, context, stacks, words to wait on, data, operations. Behind it, in the same
+//! hole, lies the stash ([`super::stash`]). The block stays in every clone: a thread cannot unmap the code that it
+//! leaves by `rt_sigreturn`. The stash does not stay.
 
-use crate::image::{Backing, Image};
+use super::template::USER_END;
+use crate::image::Image;
 use crate::ops::{Context, Op};
 
 /// Room for the interpreter's code, in bytes.
 pub const CODE_BYTES: u64 = 16 * 1024;
 const CONTEXT_BYTES: u64 = 4096;
 const STACK_BYTES: u64 = 16 * 1024;
-const PAGE: u64 = 4096;
 
 /// Bytes of a `struct iovec`.
 pub const VECTOR_BYTES: u64 = 16;
@@ -26,39 +26,38 @@ pub const WRITE_SET_RANGES: u64 = WRITE_SET_CALLS * WRITE_SET_RANGES_PER_CALL;
 pub const LOWEST: u64 = 0x2000_0000_0000;
 const HIGHEST: u64 = 0x5000_0000_0000;
 const STEP: u64 = 1 << 30;
-/// Free space around the block, so that no mapping of the function grows into it.
+/// Free space around the hole, so that no mapping of the function grows into it.
 const MARGIN: u64 = 1 << 28;
+/// Room for the block; the stash begins behind it.
+pub const BLOCK_BYTES_MAX: u64 = 1 << 28;
 
-/// The division of the block.
+/// The division of the hole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Area {
-    /// First byte of the scratch range.
-    pub scratch: u64,
-    /// Bytes of the scratch range: as long as the longest shared mapping.
-    pub scratch_bytes: u64,
     /// First byte of the block: the interpreter's entry.
     pub start: u64,
+    stash_bytes: u64,
     threads: u64,
 }
 
 impl Area {
-    /// The block for `image` with its scratch range at `address`.
+    /// A block for `image` at `start`, with a stash of `stash_bytes` behind it.
     #[must_use]
-    pub fn at(address: u64, image: &Image) -> Self {
-        let shared = image.mappings.iter().filter(|mapping| mapping.backing() == Backing::SharedAnonymous);
-        let scratch_bytes = shared.map(|mapping| mapping.end - mapping.start).max().unwrap_or(0);
-        Self {
-            scratch: address,
-            scratch_bytes,
-            start: address + scratch_bytes,
-            threads: image.threads.len() as u64,
-        }
+    pub fn at(start: u64, image: &Image, stash_bytes: u64) -> Self {
+        let threads = image.processes.iter().map(|process| process.threads.len()).max().unwrap_or(0);
+        Self { start, stash_bytes, threads: threads as u64 }
     }
 
     /// The interpreter's [`Context`].
     #[must_use]
     pub fn context(&self) -> u64 {
         self.start + CODE_BYTES
+    }
+
+    /// Where the value of a slot stands.
+    #[must_use]
+    pub fn slot(&self, slot: u32) -> u64 {
+        self.context() + std::mem::offset_of!(Context, slots) as u64 + 8 * u64::from(slot)
     }
 
     /// A word that counts the threads that wait for their release.
@@ -79,8 +78,8 @@ impl Area {
         self.context() + CONTEXT_BYTES + STACK_BYTES
     }
 
-    /// Start and length of the stack of child `index`: zero for the process between template and clone, then one for
-    /// each thread but the main one.
+    /// Start and length of the stack of child `index`: zero for the go-between and the processes that it starts, then
+    /// one for each thread but the main one.
     #[must_use]
     pub fn child_stack(&self, index: u64) -> (u64, u64) {
         (self.stack_end() + index * STACK_BYTES, STACK_BYTES)
@@ -104,22 +103,45 @@ impl Area {
         (self.data() + data_bytes as u64).next_multiple_of(64)
     }
 
-    /// Bytes of scratch range and block together.
+    /// First byte of the stash, a multiple of a huge page.
     #[must_use]
-    pub fn bytes(&self, data_bytes: usize, ops: usize) -> u64 {
-        (self.ops(data_bytes) + (ops * size_of::<Op>()) as u64).next_multiple_of(PAGE) - self.scratch
+    pub fn stash(&self) -> u64 {
+        self.start + BLOCK_BYTES_MAX
+    }
+
+    /// First byte behind everything of the engine's.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        self.stash() + self.stash_bytes
+    }
+
+    /// Whether a block with this much data and so many operations fits.
+    #[must_use]
+    pub fn holds(&self, data_bytes: usize, ops: usize) -> bool {
+        self.ops(data_bytes) + (ops * size_of::<Op>()) as u64 <= self.stash()
     }
 }
 
-/// A hole of `bytes` that neither the image nor the loading process uses.
+/// Start of a hole for a block and a stash of `stash_bytes` that neither the image nor the loading process uses.
 #[must_use]
-pub fn find_hole(image: &Image, occupied: &[(u64, u64)], bytes: u64) -> Option<u64> {
-    let taken = || {
-        let mappings = image.mappings.iter().map(|mapping| (mapping.start, mapping.end));
-        mappings.chain(occupied.iter().copied())
-    };
-    (LOWEST..HIGHEST).step_by(STEP as usize).find(|&start| {
-        let (from, to) = (start - MARGIN, start + bytes + MARGIN);
-        taken().all(|(used_from, used_to)| used_to <= from || used_from >= to)
-    })
+pub fn find_hole(image: &Image, occupied: &[(u64, u64)], stash_bytes: u64) -> Option<u64> {
+    let bytes = BLOCK_BYTES_MAX.checked_add(stash_bytes)?;
+    let mut taken: Vec<(u64, u64)> = image
+        .processes
+        .iter()
+        .flat_map(|process| &process.mappings)
+        .map(|mapping| (mapping.start, mapping.end))
+        .chain(occupied.iter().copied())
+        .collect();
+    taken.sort_unstable();
+    let mut start = LOWEST;
+    for (from, to) in taken {
+        if from >= start.checked_add(bytes)?.checked_add(MARGIN)? {
+            break;
+        }
+        if to > start - MARGIN {
+            start = to.checked_add(MARGIN)?.next_multiple_of(STEP);
+        }
+    }
+    (start < HIGHEST && start.checked_add(bytes)? < USER_END).then_some(start)
 }

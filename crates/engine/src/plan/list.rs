@@ -3,6 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 
+use super::area::BLOCK_BYTES_MAX;
 use crate::ops::{Code, Expect, NO_SLOT, Op};
 
 /// An operand.
@@ -53,6 +54,9 @@ impl List {
 
     /// Puts bytes into the data and gives their address.
     pub fn data(&mut self, bytes: &[u8], alignment: usize) -> u64 {
+        if self.is_full() {
+            return self.base;
+        }
         self.data.resize(self.data.len().next_multiple_of(alignment), 0);
         // The data begins at a page boundary, so alignment within it is alignment in memory.
         let address = self.base + self.data.len() as u64;
@@ -95,8 +99,8 @@ impl List {
     }
 
     /// Repeats a system call until it gives `expected`.
-    pub fn wait_for(&mut self, number: i64, expected: i64, tries: u32) {
-        self.push(Code::Await, number as u32, &[], Expect::Exactly, expected).count = tries;
+    pub fn wait_for(&mut self, number: i64, args: &[Arg], expected: i64, tries: u32) {
+        self.push(Code::Await, number as u32, args, Expect::Exactly, expected).count = tries;
     }
 
     /// Calls a C function on a stack.
@@ -112,7 +116,15 @@ impl List {
         let bytes = size_of_val(&words) as u64;
         self.push(Code::Clone, 0, &[address.into(), bytes.into()], Expect::NotNegative, 0);
         write(self);
-        self.ops[index].count = (self.ops.len() - index - 1) as u32;
+        let count = self.ops.len().saturating_sub(index + 1) as u32;
+        if let Some(op) = self.ops.get_mut(index) {
+            op.count = count;
+        }
+    }
+
+    /// Whether the list is longer than any block. It then grows no more, and [`plan`](super::plan) refuses it.
+    fn is_full(&self) -> bool {
+        self.data.len() + self.ops.len() * size_of::<Op>() > BLOCK_BYTES_MAX as usize
     }
 
     fn push(&mut self, code: Code, number: u32, args: &[Arg], expect: Expect, expected: i64) -> &mut Op {
@@ -125,6 +137,9 @@ impl List {
                     slot
                 }
             };
+        }
+        if self.is_full() {
+            self.ops.pop();
         }
         self.ops.push(op);
         let last = self.ops.len() - 1;
@@ -206,51 +221,88 @@ impl fmt::Display for Shown<'_> {
 
 /// The system calls that plans make.
 const NAMES: &[(i64, &str)] = &[
+    (libc::SYS_accept4, "accept4"),
     (libc::SYS_arch_prctl, "arch_prctl"),
     (libc::SYS_bind, "bind"),
     (libc::SYS_capset, "capset"),
     (libc::SYS_chdir, "chdir"),
+    (libc::SYS_chmod, "chmod"),
     (libc::SYS_close, "close"),
     (libc::SYS_close_range, "close_range"),
     (libc::SYS_connect, "connect"),
+    (libc::SYS_dup, "dup"),
     (libc::SYS_dup3, "dup3"),
     (libc::SYS_epoll_create1, "epoll_create1"),
     (libc::SYS_epoll_ctl, "epoll_ctl"),
     (libc::SYS_eventfd2, "eventfd2"),
+    (libc::SYS_exit_group, "exit_group"),
     (libc::SYS_fcntl, "fcntl"),
+    (libc::SYS_fchown, "fchown"),
+    (libc::SYS_flock, "flock"),
+    (libc::SYS_ftruncate, "ftruncate"),
     (libc::SYS_getppid, "getppid"),
+    (libc::SYS_getsockname, "getsockname"),
+    (libc::SYS_inotify_add_watch, "inotify_add_watch"),
+    (libc::SYS_inotify_init1, "inotify_init1"),
+    (libc::SYS_inotify_rm_watch, "inotify_rm_watch"),
+    (libc::SYS_ioctl, "ioctl"),
+    (libc::SYS_ioprio_set, "ioprio_set"),
+    (libc::SYS_kill, "kill"),
+    (libc::SYS_lchown, "lchown"),
     (libc::SYS_listen, "listen"),
     (libc::SYS_lseek, "lseek"),
     (libc::SYS_madvise, "madvise"),
     (libc::SYS_membarrier, "membarrier"),
+    (libc::SYS_memfd_create, "memfd_create"),
     (libc::SYS_mlock, "mlock"),
     (libc::SYS_mmap, "mmap"),
     (libc::SYS_mprotect, "mprotect"),
     (libc::SYS_mremap, "mremap"),
     (libc::SYS_munmap, "munmap"),
     (libc::SYS_openat2, "openat2"),
+    (libc::SYS_personality, "personality"),
+    (libc::SYS_pidfd_open, "pidfd_open"),
     (libc::SYS_pipe2, "pipe2"),
     (libc::SYS_prctl, "prctl"),
     (libc::SYS_process_madvise, "process_madvise"),
     (libc::SYS_prlimit64, "prlimit64"),
+    (libc::SYS_pwrite64, "pwrite64"),
     (libc::SYS_read, "read"),
     (libc::SYS_rseq, "rseq"),
     (libc::SYS_rt_sigaction, "rt_sigaction"),
+    (libc::SYS_rt_sigprocmask, "rt_sigprocmask"),
+    (libc::SYS_rt_sigqueueinfo, "rt_sigqueueinfo"),
+    (libc::SYS_rt_sigtimedwait, "rt_sigtimedwait"),
+    (libc::SYS_rt_tgsigqueueinfo, "rt_tgsigqueueinfo"),
+    (libc::SYS_sched_setaffinity, "sched_setaffinity"),
+    (libc::SYS_sched_setattr, "sched_setattr"),
+    (libc::SYS_seccomp, "seccomp"),
+    (libc::SYS_sendmsg, "sendmsg"),
+    (libc::SYS_sendto, "sendto"),
     (libc::SYS_set_robust_list, "set_robust_list"),
     (libc::SYS_set_tid_address, "set_tid_address"),
     (libc::SYS_setgroups, "setgroups"),
     (libc::SYS_setitimer, "setitimer"),
     (libc::SYS_setns, "setns"),
+    (libc::SYS_setpgid, "setpgid"),
+    (libc::SYS_setpriority, "setpriority"),
     (libc::SYS_setresgid, "setresgid"),
     (libc::SYS_setresuid, "setresuid"),
     (libc::SYS_setsid, "setsid"),
     (libc::SYS_setsockopt, "setsockopt"),
+    (libc::SYS_shutdown, "shutdown"),
+    (libc::SYS_signalfd4, "signalfd4"),
     (libc::SYS_socket, "socket"),
     (libc::SYS_socketpair, "socketpair"),
+    (libc::SYS_timer_create, "timer_create"),
+    (libc::SYS_timer_delete, "timer_delete"),
+    (libc::SYS_timer_settime, "timer_settime"),
     (libc::SYS_timerfd_create, "timerfd_create"),
     (libc::SYS_timerfd_settime, "timerfd_settime"),
     (libc::SYS_umask, "umask"),
+    (libc::SYS_unlink, "unlink"),
     (libc::SYS_wait4, "wait4"),
+    (libc::SYS_waitid, "waitid"),
     (libc::SYS_write, "write"),
 ];
 

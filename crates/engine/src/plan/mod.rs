@@ -1,9 +1,10 @@
 //! From an image to a flat list of system calls: a pure function, printable, comparable and testable without
 //! privilege.
 //!
-//! A plan has three lists. *map* and *finish* make the template: the memory of the snapshot at its final addresses,
-//! with a pause between them in which the loader fills the pages. *clone* is carried out for every restore: it forks
-//! the template into a sandbox, makes there what a fork would share, creates the threads and releases them.
+//! A plan has three lists. *map* and *finish* make the template: the memory of the snapshot, that of the first process
+//! at its final addresses and the rest in the stash, with a pause between them in which the loader fills the pages.
+//! *clone* is carried out for every restore: it makes the open files, forks the template into a sandbox once for each
+//! process, gives each what a fork would share or lose, creates the threads and releases them.
 //!
 //! **Until the last operation of *clone*, no instruction of the snapshot runs**, with one exception that stands after
 //! all privilege is gone: the reseeding functions of its crypto libraries.
@@ -11,18 +12,38 @@
 //! Deliberately absent: the doing. [`crate::template`] starts processes and moves bytes.
 
 pub mod area;
-pub mod clone;
+mod clone;
+mod files;
 pub mod frame;
 pub mod list;
-pub mod template;
+mod memory;
+mod process;
+pub mod stash;
+mod template;
+mod threads;
 
 use std::fmt;
 use std::ops::Range;
 
+pub use clone::WRITE_SET_SLOT;
+
 use crate::image::Image;
-use crate::ops::Op;
+use crate::ops::{Code, Op};
 use area::Area;
 use list::List;
+use stash::{Load, Stash};
+
+/// Who a restored process acts as.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Privilege {
+    /// The image's user, without any capability: for environments of functions.
+    #[default]
+    Drop,
+    /// Whoever restores, without any capability: in a user namespace that maps one user only.
+    DropKeepUser,
+    /// As the image says: for a person who restores processes of their own.
+    AsSaved,
+}
 
 /// What a plan needs to know of the host.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -31,9 +52,8 @@ pub struct HostFacts {
     pub occupied: Vec<(u64, u64)>,
     /// How many `cgroup.procs` files each clone writes itself into.
     pub cgroup_joins: usize,
-    /// Whether clones change to the user of the image (as root they do; in a user namespace with one user they
-    /// cannot).
-    pub change_user: bool,
+    /// Who clones act as.
+    pub privilege: Privilege,
     /// Resource limits that a new process has anyway, as resource, soft and hard.
     pub limits: Vec<(u32, u64, u64)>,
 }
@@ -54,10 +74,12 @@ pub enum Received {
     Pending = 4,
     /// Gives one byte when the clone may go.
     Release = 5,
+    /// Standard input.
+    Stdin = 6,
 }
 
 /// How many of [`Received`] there are.
-pub const RECEIVED: usize = 6;
+pub const RECEIVED: usize = 7;
 
 /// A whole plan.
 #[derive(Debug, Clone, PartialEq)]
@@ -68,6 +90,8 @@ pub struct Plan {
     pub ops: Vec<Op>,
     /// What the operations point to, at [`Area::data`].
     pub data: Vec<u8>,
+    /// Where the pages go.
+    pub loads: Vec<Load>,
     /// Mappings.
     pub map: Range<u32>,
     /// What follows when the pages are in.
@@ -76,48 +100,100 @@ pub struct Plan {
     pub clone: Range<u32>,
     /// The control socket's number in the template.
     pub control: i32,
+    /// Whether the template gives up for good what clones must never have.
+    pub confine: bool,
 }
 
-/// No place for the interpreter, or more than it can hold.
-#[derive(Debug, thiserror::Error)]
+/// Why an image cannot be restored by this engine on this host.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum PlanError {
     /// The address space has no hole.
-    #[error("the image leaves no hole of {0} bytes for the interpreter")]
-    NoHole(u64),
-    /// Too many descriptors.
+    #[error("the image leaves no hole in its address space for the engine")]
+    NoHole,
+    /// The operations do not fit.
+    #[error("the image needs {0} operations, more than the engine has room for")]
+    TooLong(usize),
+    /// The limit of open files is too low.
     #[error(
-        "the image needs descriptor {0}, and the engine keeps the numbers from {DESCRIPTOR_MAX} on for itself"
+        "the image needs {needed} descriptors at a time while it is restored, and this host allows {limit}; raise the \
+         limit of open files (ulimit -n) of the server"
     )]
-    Descriptor(i32),
+    Descriptors {
+        /// How many.
+        needed: u64,
+        /// The host's hard limit.
+        limit: u64,
+    },
 }
 
-/// The highest descriptor number that an image may use: the engine needs a few above it below the usual limit of
-/// 1,024.
-pub const DESCRIPTOR_MAX: i32 = 1000;
+/// What every part of a plan looks at.
+struct Context<'a> {
+    image: &'a Image,
+    host: &'a HostFacts,
+    area: &'a Area,
+    stash: &'a Stash,
+}
 
 /// Makes the plan for an image on a host.
 ///
 /// # Errors
 /// [`PlanError`] when the image cannot be restored by this engine.
 pub fn plan(image: &Image, host: &HostFacts) -> Result<Plan, PlanError> {
-    let highest = image.descriptors.last().map_or(2, |descriptor| descriptor.number.max(2));
-    if highest > DESCRIPTOR_MAX {
-        return Err(PlanError::Descriptor(highest));
+    let stash = Stash::of(image);
+    let start = area::find_hole(image, &host.occupied, stash.bytes).ok_or(PlanError::NoHole)?;
+    let area = Area::at(start, image, stash.bytes);
+    let stash = stash.at(area.stash());
+    let files_max = files::limit(image, host)?;
+    let context = Context { image, host, area: &area, stash: &stash };
+    let mut list = List::new(area.data());
+    let map = list.part(|list| template::map(list, &context));
+    let finish = list.part(|list| template::finish(list, &context, files_max));
+    let clone = list.part(|list| clone::clone(list, &context));
+    let (ops, data) = list.into_parts();
+    if !area.holds(data.len(), ops.len()) {
+        return Err(PlanError::TooLong(ops.len()));
     }
-    // Addresses enter the operations but not their number, so a first build at any address tells the size.
-    let trial = build(image, host, Area::at(area::LOWEST, image), highest);
-    let bytes = trial.area.bytes(trial.data.len(), trial.ops.len());
-    let start = area::find_hole(image, &host.occupied, bytes).ok_or(PlanError::NoHole(bytes))?;
-    Ok(build(image, host, Area::at(start, image), highest))
+    let (loads, control) = (stash.loads(image), context.control() as i32);
+    Ok(Plan {
+        area,
+        ops,
+        data,
+        loads,
+        map,
+        finish,
+        clone,
+        control,
+        confine: host.privilege != Privilege::AsSaved,
+    })
 }
 
-fn build(image: &Image, host: &HostFacts, area: Area, highest: i32) -> Plan {
-    let mut list = List::new(area.data());
-    let map = list.part(|list| template::map(list, image, &area));
-    let finish = list.part(|list| template::finish(list, image));
-    let clone = list.part(|list| clone::clone(list, image, host, &area, highest));
-    let (ops, data) = list.into_parts();
-    Plan { area, ops, data, map, finish, clone, control: highest + 1 }
+impl Plan {
+    /// An operation on one line, with the path that it names.
+    #[must_use]
+    pub fn show(&self, index: usize) -> Option<String> {
+        let op = self.ops.get(index)?;
+        let path = match i64::from(op.number) {
+            libc::SYS_openat2 | libc::SYS_inotify_add_watch => self.text(op.args[1]),
+            libc::SYS_chdir | libc::SYS_chmod | libc::SYS_lchown => self.text(op.args[0]),
+            _ => None,
+        };
+        Some(match path {
+            Some(path) if op.code == Code::Syscall => format!("{}  [{path}]", list::Shown(op)),
+            _ => list::Shown(op).to_string(),
+        })
+    }
+
+    /// Every operation on one line.
+    #[must_use]
+    pub fn operations(&self) -> Vec<String> {
+        (0..self.ops.len()).filter_map(|index| self.show(index)).collect()
+    }
+
+    /// The C string at an address of the data.
+    fn text(&self, address: u64) -> Option<&str> {
+        let bytes = self.data.get(usize::try_from(address.checked_sub(self.area.data())?).ok()?..)?;
+        std::ffi::CStr::from_bytes_until_nul(bytes).ok()?.to_str().ok()
+    }
 }
 
 impl fmt::Display for Plan {
@@ -126,7 +202,7 @@ impl fmt::Display for Plan {
         for (name, range) in [("map", &self.map), ("finish", &self.finish), ("clone", &self.clone)] {
             writeln!(out, "{name}: {} operations", range.len())?;
             for index in range.clone() {
-                writeln!(out, "{index:6}  {}", list::Shown(&self.ops[index as usize]))?;
+                writeln!(out, "{index:6}  {}", self.show(index as usize).unwrap_or_default())?;
             }
         }
         Ok(())

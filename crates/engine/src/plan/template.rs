@@ -1,202 +1,302 @@
 //! The two lists that make a template: its mappings, and what follows when their pages are in.
 
-use super::area::Area;
 use super::list::{Arg, List, MINUS_ONE};
-use crate::image::{Backing, Image, Mapping, flags};
+use super::{Context, process};
+use crate::image::{Backing, Image, Mapping, PageRun, flags};
 
 const ARCH_MAP_VDSO_64: u64 = 0x2003;
-const MADV_GUARD_INSTALL: u64 = 102;
 const MAP_DROPPABLE: u64 = 0x08;
+const PR_SET_VMA: u64 = 0x5356_4d41;
+const MADV_GUARD_INSTALL: u64 = 102;
 const RESOLVE_NO_SYMLINKS: u64 = 0x04;
 const RESOLVE_NO_MAGICLINKS: u64 = 0x02;
 /// First address that a process may map (`vm.mmap_min_addr` at its usual value).
-const USER_START: u64 = 0x1_0000;
+pub const USER_START: u64 = 0x1_0000;
 /// End of the address space of a process with four-level page tables.
-const USER_END: u64 = (1 << 47) - 4096;
-/// The slot that holds the file being mapped.
-const FILE: u32 = 16;
+pub const USER_END: u64 = (1 << 47) - 4096;
+/// The slot that holds a file that is open for a moment.
+pub const FILE: u32 = 16;
 /// Regions with at least this much saved memory are worth huge pages.
 const HUGE_BYTES: u64 = 2 << 20;
+const PAGE_BYTES: u64 = 4096;
 
 /// Writes the list that empties the process and maps everything. When it is done, the loader fills the pages.
-pub fn map(list: &mut List, image: &Image, area: &Area) {
-    let block_end = area.start + (1 << 28);
-    list.exactly(libc::SYS_munmap, &[USER_START.into(), (area.scratch - USER_START).into()], 0);
-    list.exactly(libc::SYS_munmap, &[block_end.into(), (USER_END - block_end).into()], 0);
-    if let Some(vdso) = image.mappings.iter().find(|mapping| mapping.backing() == Backing::Vdso) {
-        list.call(libc::SYS_arch_prctl, &[ARCH_MAP_VDSO_64.into(), vdso.start.into()], None);
+pub fn map(list: &mut List, context: &Context<'_>) {
+    clear(list, context);
+    let root = context.image.root();
+    vdso(list, &root.mappings);
+    let mut mapper = Mapper::new(list, context.image);
+    for mapping in &root.mappings {
+        mapper.map(mapping, &root.runs, mapping.start);
     }
-    let mut open_file = None;
-    for mapping in &image.mappings {
-        match mapping.backing() {
-            Backing::Vdso | Backing::SharedFile => {}
-            Backing::Anonymous | Backing::SharedAnonymous => anonymous(list, image, mapping),
-            Backing::File => {
-                if open_file != Some(mapping.file) {
-                    if open_file.is_some() {
-                        list.exactly(libc::SYS_close, &[Arg::Slot(FILE.into())], 0);
-                    }
-                    open(list, &image.files[mapping.file as usize].path, libc::O_RDONLY as u64, Some(FILE));
-                    open_file = Some(mapping.file);
-                }
-                file(list, image, mapping);
+    for (index, other) in context.image.processes.iter().enumerate().skip(1) {
+        for mapping in &other.mappings {
+            if let Some(place) = context.stash.mapping(index, mapping) {
+                mapper.map(mapping, &other.runs, place);
             }
         }
     }
-    if open_file.is_some() {
-        list.exactly(libc::SYS_close, &[Arg::Slot(FILE.into())], 0);
+    mapper.finish();
+    for inode in 0..context.image.inodes.len() {
+        let (address, bytes) = context.stash.inode(context.image, inode);
+        if bytes > 0 {
+            let writable = (libc::PROT_READ | libc::PROT_WRITE) as u64;
+            let bits = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE) as u64;
+            let args =
+                [address.into(), bytes.into(), writable.into(), bits.into(), MINUS_ONE.into(), 0.into()];
+            list.exactly(libc::SYS_mmap, &args, address);
+        }
     }
 }
 
-/// Writes the list that gives the filled mappings their final properties and the process its own.
-pub fn finish(list: &mut List, image: &Image) {
-    for mapping in image.mappings.iter().filter(|mapping| mapping.backing() != Backing::Vdso) {
-        properties(list, image, mapping);
-    }
-    for action in &image.signal_actions {
-        let address = list.words(&action.action);
-        let args = [u64::from(action.signal).into(), address.into(), 0.into(), 8.into()];
-        list.exactly(libc::SYS_rt_sigaction, &args, 0);
-    }
-    memory_map(list, image);
-    for bit in (0..32).filter(|bit| image.membarrier & (1 << bit) != 0) {
-        list.exactly(libc::SYS_membarrier, &[(1u64 << bit).into(), 0.into(), 0.into()], 0);
+/// Unmaps everything but the engine's own.
+pub fn clear(list: &mut List, context: &Context<'_>) {
+    let (start, end) = (context.area.start, context.area.end());
+    list.exactly(libc::SYS_munmap, &[USER_START.into(), (start - USER_START).into()], 0);
+    list.exactly(libc::SYS_munmap, &[end.into(), (USER_END - end).into()], 0);
+}
+
+/// Has the kernel map the vDSO where it was.
+pub fn vdso(list: &mut List, mappings: &[Mapping]) {
+    if let Some(vdso) = mappings.iter().find(|mapping| mapping.backing() == Backing::Vdso) {
+        list.call(libc::SYS_arch_prctl, &[ARCH_MAP_VDSO_64.into(), vdso.start.into()], None);
     }
 }
 
-fn anonymous(list: &mut List, image: &Image, mapping: &Mapping) {
-    let has = |flag| mapping.flags & flag != 0;
-    let mut bits = (libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE) as u64;
-    bits |= if has(flags::DROPPABLE) { MAP_DROPPABLE } else { libc::MAP_PRIVATE as u64 };
-    if has(flags::GROWS_DOWN) {
-        bits |= libc::MAP_GROWSDOWN as u64;
+/// Writes the list that gives the filled mappings their final properties and the first process its own.
+/// `files_max` raises the limit of open files for the restore.
+pub fn finish(list: &mut List, context: &Context<'_>, files_max: Option<(u64, u64)>) {
+    let root = context.image.root();
+    for mapping in &root.mappings {
+        protect(list, &root.runs, mapping, mapping.start);
+        advise(list, mapping, mapping.start);
+        if is_private(mapping) {
+            wipe_on_fork(list, mapping);
+            guards(list, mapping);
+        }
     }
-    if has(flags::NO_RESERVE) {
-        bits |= libc::MAP_NORESERVE as u64;
+    for (index, other) in context.image.processes.iter().enumerate().skip(1) {
+        for mapping in &other.mappings {
+            if let Some(place) = context.stash.mapping(index, mapping) {
+                protect(list, &other.runs, mapping, place);
+                advise(list, mapping, place);
+            }
+        }
     }
-    mmap(list, mapping, loading_protection(image, mapping), bits, MINUS_ONE.into(), 0);
+    process::own_signal_actions(list, root);
+    process::memory_map(list, context, root, true);
+    process::membarrier(list, root);
+    if let Some((soft, hard)) = files_max {
+        let value = list.words(&[soft, hard]);
+        let args = [0.into(), u64::from(libc::RLIMIT_NOFILE).into(), value.into(), 0.into()];
+        list.exactly(libc::SYS_prlimit64, &args, 0);
+    }
 }
 
-fn file(list: &mut List, image: &Image, mapping: &Mapping) {
-    let bits = (libc::MAP_PRIVATE | libc::MAP_FIXED_NOREPLACE) as u64;
-    let protection = loading_protection(image, mapping);
-    mmap(list, mapping, protection, bits, Arg::Slot(FILE.into()), mapping.offset);
+/// Writes mappings, and opens the files that they need.
+pub struct Mapper<'a> {
+    list: &'a mut List,
+    image: &'a Image,
+    open_file: Option<u32>,
 }
 
-fn mmap(list: &mut List, mapping: &Mapping, protection: u64, bits: u64, descriptor: Arg, offset: u64) {
+impl<'a> Mapper<'a> {
+    pub fn new(list: &'a mut List, image: &'a Image) -> Self {
+        Self { list, image, open_file: None }
+    }
+
+    /// Maps a private mapping at `place`; shared ones are each clone's own.
+    pub fn map(&mut self, mapping: &Mapping, runs: &[PageRun], place: u64) {
+        match mapping.backing() {
+            Backing::Vdso | Backing::SharedFile | Backing::Inode => {}
+            Backing::Anonymous => self.anonymous(mapping, runs, place),
+            Backing::File => {
+                if self.open_file != Some(mapping.file) {
+                    self.close();
+                    let path = &self.image.files[mapping.file as usize].path;
+                    open(self.list, path, libc::O_RDONLY as u64, Some(FILE));
+                    self.open_file = Some(mapping.file);
+                }
+                let bits = (libc::MAP_PRIVATE | libc::MAP_FIXED_NOREPLACE) as u64;
+                let descriptor = (Arg::Slot(FILE.into()), mapping.offset);
+                mmap(self.list, mapping, place, loading_protection(runs, mapping), bits, descriptor);
+            }
+        }
+    }
+
+    /// Closes the file that was open last.
+    pub fn finish(mut self) {
+        self.close();
+    }
+
+    fn close(&mut self) {
+        if self.open_file.take().is_some() {
+            self.list.exactly(libc::SYS_close, &[Arg::Slot(FILE.into())], 0);
+        }
+    }
+
+    fn anonymous(&mut self, mapping: &Mapping, runs: &[PageRun], place: u64) {
+        let has = |flag| mapping.flags & flag != 0;
+        let mut bits = (libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE) as u64;
+        bits |= if has(flags::DROPPABLE) { MAP_DROPPABLE } else { libc::MAP_PRIVATE as u64 };
+        if has(flags::GROWS_DOWN) {
+            bits |= libc::MAP_GROWSDOWN as u64;
+        }
+        if has(flags::NO_RESERVE) {
+            bits |= libc::MAP_NORESERVE as u64;
+        }
+        mmap(self.list, mapping, place, loading_protection(runs, mapping), bits, (MINUS_ONE.into(), 0));
+        huge_pages(self.list, runs, mapping, place);
+    }
+}
+
+fn mmap(
+    list: &mut List,
+    mapping: &Mapping,
+    place: u64,
+    protection: u64,
+    bits: u64,
+    (descriptor, offset): (Arg, u64),
+) {
     let bytes = mapping.end - mapping.start;
-    let args =
-        [mapping.start.into(), bytes.into(), protection.into(), bits.into(), descriptor, offset.into()];
-    list.exactly(libc::SYS_mmap, &args, mapping.start);
+    let args = [place.into(), bytes.into(), protection.into(), bits.into(), descriptor, offset.into()];
+    list.exactly(libc::SYS_mmap, &args, place);
 }
 
 /// A mapping with saved pages is writable until they are in.
-fn loading_protection(image: &Image, mapping: &Mapping) -> u64 {
+fn loading_protection(runs: &[PageRun], mapping: &Mapping) -> u64 {
     let writable = (libc::PROT_READ | libc::PROT_WRITE) as u64;
-    if has_pages(image, mapping) { writable } else { u64::from(mapping.protection) }
+    if has_pages(runs, mapping) { writable } else { u64::from(mapping.protection) }
 }
 
-fn has_pages(image: &Image, mapping: &Mapping) -> bool {
-    let first = image.runs.partition_point(|run| run.address + run.bytes <= mapping.start);
-    image.runs.get(first).is_some_and(|run| run.address < mapping.end)
+/// Whether any saved page lies in a mapping.
+pub fn has_pages(runs: &[PageRun], mapping: &Mapping) -> bool {
+    let first = runs.partition_point(|run| run.address + run.bytes <= mapping.start);
+    runs.get(first).is_some_and(|run| run.address < mapping.end)
 }
 
-fn properties(list: &mut List, image: &Image, mapping: &Mapping) {
-    let range = [mapping.start.into(), (mapping.end - mapping.start).into()];
-    let advise = |list: &mut List, advice: u64| {
-        list.exactly(libc::SYS_madvise, &[range[0], range[1], advice.into()], 0);
-    };
-    if mapping.backing() == Backing::SharedFile {
+/// Whether a mapping is the template's own rather than the clone's.
+fn is_private(mapping: &Mapping) -> bool {
+    matches!(mapping.backing(), Backing::Anonymous | Backing::File)
+}
+
+/// Takes back the right to write that loading needed.
+fn protect(list: &mut List, runs: &[PageRun], mapping: &Mapping, place: u64) {
+    if !is_private(mapping) {
         return;
     }
-    // Shared memory stays writable: the clone reads it and makes its own in its place.
-    let private = mapping.backing() != Backing::SharedAnonymous;
-    if private && loading_protection(image, mapping) != u64::from(mapping.protection) {
-        let args = [range[0], range[1], u64::from(mapping.protection).into()];
+    if loading_protection(runs, mapping) != u64::from(mapping.protection) {
+        let bytes = mapping.end - mapping.start;
+        let args = [place.into(), bytes.into(), u64::from(mapping.protection).into()];
         list.exactly(libc::SYS_mprotect, &args, 0);
     }
-    collapse(list, image, mapping);
+}
+
+/// Gives a private mapping the advice, and the name, that a fork hands on.
+pub fn advise(list: &mut List, mapping: &Mapping, place: u64) {
+    if !mapping.name.is_empty() {
+        // A kernel without names for anonymous memory refuses, and nothing but /proc/PID/maps is the poorer for it.
+        let (name, bytes) = (list.string(&mapping.name), mapping.end - mapping.start);
+        let args = [PR_SET_VMA.into(), 0.into(), place.into(), bytes.into(), name.into()];
+        list.attempt(libc::SYS_prctl, &args);
+    }
     for (flag, advice) in [
         (flags::HUGE, libc::MADV_HUGEPAGE),
         (flags::NO_HUGE, libc::MADV_NOHUGEPAGE),
         (flags::DONT_DUMP, libc::MADV_DONTDUMP),
-        (flags::WIPE_ON_FORK, libc::MADV_WIPEONFORK),
     ] {
-        if private && mapping.flags & flag != 0 {
-            advise(list, advice as u64);
+        if is_private(mapping) && mapping.flags & flag != 0 {
+            let args = [place.into(), (mapping.end - mapping.start).into(), (advice as u64).into()];
+            list.exactly(libc::SYS_madvise, &args, 0);
         }
     }
+}
+
+/// Has the kernel wipe the mapping in every process forked from now on.
+pub fn wipe_on_fork(list: &mut List, mapping: &Mapping) {
+    if mapping.flags & flags::WIPE_ON_FORK != 0 {
+        let advice = (libc::MADV_WIPEONFORK as u64).into();
+        let args = [mapping.start.into(), (mapping.end - mapping.start).into(), advice];
+        list.exactly(libc::SYS_madvise, &args, 0);
+    }
+}
+
+/// Installs the guard pages of a mapping.
+pub fn guards(list: &mut List, mapping: &Mapping) {
     for guard in mapping.guards.chunks_exact(2) {
         let args = [guard[0].into(), (guard[1] - guard[0]).into(), MADV_GUARD_INSTALL.into()];
         list.exactly(libc::SYS_madvise, &args, 0);
     }
 }
 
-/// Backs well-filled regions by huge pages, which makes a fork of a large heap some thirty times cheaper. Each aligned
-/// span is asked for by itself, and a refusal costs speed only.
-fn collapse(list: &mut List, image: &Image, mapping: &Mapping) {
-    if mapping.backing() != Backing::Anonymous || mapping.flags & flags::NO_HUGE != 0 {
+/// Backs the well-filled parts of a new mapping by huge pages, which makes a fork of a large heap some thirty times
+/// cheaper, and its filling too. `MADV_HUGEPAGE` would do it at the first write, but its mark stays on the mapping in
+/// every clone. So each aligned span gets one page and is then collapsed, and a refusal costs speed only.
+fn huge_pages(list: &mut List, runs: &[PageRun], mapping: &Mapping, place: u64) {
+    if mapping.flags & (flags::NO_HUGE | flags::DROPPABLE) != 0 {
         return;
     }
-    let mut span = mapping.start.next_multiple_of(HUGE_BYTES);
-    while span + HUGE_BYTES <= mapping.end {
-        if filled(image, span, span + HUGE_BYTES) >= HUGE_BYTES / 2 {
-            let args = [span.into(), HUGE_BYTES.into(), (libc::MADV_COLLAPSE as u64).into()];
-            list.attempt(libc::SYS_madvise, &args);
+    let first = runs.partition_point(|run| run.address + run.bytes <= mapping.start);
+    let mut next = mapping.start.next_multiple_of(HUGE_BYTES);
+    // A reservation may be terabytes long, so the runs are walked and not the spans.
+    for run in runs[first..].iter().take_while(|run| run.address < mapping.end) {
+        let mut span = next.max(run.address / HUGE_BYTES * HUGE_BYTES);
+        while span < run.address + run.bytes && span + HUGE_BYTES <= mapping.end {
+            if filled(runs, span, span + HUGE_BYTES) >= HUGE_BYTES / 2 {
+                let address = place + (span - mapping.start);
+                for (bytes, advice) in
+                    [(PAGE_BYTES, libc::MADV_POPULATE_WRITE), (HUGE_BYTES, libc::MADV_COLLAPSE)]
+                {
+                    list.attempt(libc::SYS_madvise, &[address.into(), bytes.into(), (advice as u64).into()]);
+                }
+            }
+            span += HUGE_BYTES;
         }
-        span += HUGE_BYTES;
+        next = next.max(span);
     }
 }
 
 /// Bytes of saved pages between two addresses.
-fn filled(image: &Image, from: u64, to: u64) -> u64 {
-    let first = image.runs.partition_point(|run| run.address + run.bytes <= from);
-    let runs = image.runs[first..].iter().take_while(|run| run.address < to);
+fn filled(runs: &[PageRun], from: u64, to: u64) -> u64 {
+    let first = runs.partition_point(|run| run.address + run.bytes <= from);
+    let runs = runs[first..].iter().take_while(|run| run.address < to);
     runs.map(|run| (run.address + run.bytes).min(to) - run.address.max(from)).sum()
 }
 
-/// Tells the kernel where program, heap, stack, arguments and environment lie, and which file is the executable.
-fn memory_map(list: &mut List, image: &Image) {
-    open(list, &image.executable, libc::O_RDONLY as u64, Some(FILE));
-    let layout = &image.layout;
-    let auxv = list.data(&layout.auxv, 8);
-    // The executable's descriptor stands in the structure, so it is moved to a number known beforehand.
-    let descriptor = EXECUTABLE;
-    list.call(libc::SYS_dup3, &[Arg::Slot(FILE.into()), descriptor.into(), 0.into()], None);
-    list.exactly(libc::SYS_close, &[Arg::Slot(FILE.into())], 0);
-    let address = list.words(&[
-        layout.start_code,
-        layout.end_code,
-        layout.start_data,
-        layout.end_data,
-        layout.start_brk,
-        layout.brk,
-        layout.start_stack,
-        layout.arg_start,
-        layout.arg_end,
-        layout.env_start,
-        layout.env_end,
-        auxv,
-        layout.auxv.len() as u64 | descriptor << 32,
-    ]);
-    let args = [
-        (libc::PR_SET_MM as u64).into(),
-        (libc::PR_SET_MM_MAP as u64).into(),
-        address.into(),
-        (13 * 8).into(),
-        0.into(),
-    ];
-    list.exactly(libc::SYS_prctl, &args, 0);
-    list.exactly(libc::SYS_close, &[descriptor.into()], 0);
-}
-
-/// A descriptor number above all that the image and the engine use.
-const EXECUTABLE: u64 = 1022;
-
 /// Opens a path that holds no symbolic link.
 pub fn open(list: &mut List, path: &str, open_flags: u64, out: Option<u32>) {
-    let path = list.string(path);
-    let how = list.words(&[open_flags, 0, RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS]);
-    let args = [(libc::AT_FDCWD as i64 as u64).into(), path.into(), how.into(), 24.into()];
+    let args = open_args(list, path, open_flags, 0, RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS);
     list.call(libc::SYS_openat2, &args, out);
+}
+
+/// Opens a path that holds no symbolic link; the descriptor must be `number`.
+pub fn open_at(list: &mut List, path: &str, open_flags: u64, number: u64) {
+    let args = open_args(list, path, open_flags, 0, RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS);
+    list.exactly(libc::SYS_openat2, &args, number);
+}
+
+/// Opens a file without a name in a directory; the descriptor must be `number`.
+pub fn open_unnamed(list: &mut List, directory: &str, mode: u64, number: u64) {
+    let bits = (libc::O_TMPFILE | libc::O_RDWR) as u64;
+    let args = open_args(list, directory, bits, mode, RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS);
+    list.exactly(libc::SYS_openat2, &args, number);
+}
+
+/// Makes a file that must not be there yet; the descriptor must be `number`.
+pub fn open_new(list: &mut List, path: &str, mode: u64, number: u64) {
+    let bits = (libc::O_CREAT | libc::O_EXCL | libc::O_RDWR) as u64;
+    let args = open_args(list, path, bits, mode, RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS);
+    list.exactly(libc::SYS_openat2, &args, number);
+}
+
+/// Opens what descriptor `original` of this process refers to anew; the descriptor must be `number`.
+pub fn open_again(list: &mut List, original: u64, open_flags: u64, number: u64) {
+    let args = open_args(list, &format!("/proc/self/fd/{original}"), open_flags, 0, 0);
+    list.exactly(libc::SYS_openat2, &args, number);
+}
+
+fn open_args(list: &mut List, path: &str, open_flags: u64, mode: u64, resolve: u64) -> [Arg; 4] {
+    let path = list.string(path);
+    let how = list.words(&[open_flags, mode, resolve]);
+    [(libc::AT_FDCWD as i64 as u64).into(), path.into(), how.into(), 24.into()]
 }

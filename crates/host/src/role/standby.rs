@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use sandbox::{Sandbox, Starting};
 
+use super::templates::Release;
 use super::{Exit, Held, Parked, Purpose, Role, hold};
 use crate::protocol::{Event, Lease, RootSpec, SandboxId, SnapshotId};
 
@@ -55,7 +56,7 @@ impl Role {
         // From the start, so that a kill does not take it for one of a pool.
         held.lease = Some(lease.clone());
         self.sandboxes.insert(number, held);
-        match self.clone_for(number, &lease, &snapshot) {
+        match self.clone_for(number, &lease, &snapshot, Release::Told) {
             Ok((release, main_tid)) => {
                 if let Some(held) = self.sandboxes.get_mut(&number) {
                     held.parked = Some(Parked { release, since: Instant::now() });

@@ -182,8 +182,7 @@ impl Role {
         }
         let root = self.held(number)?.root.clone();
         self.pools.taken(&root);
-        let (release, main_tid) = self.clone_for(number, lease, snapshot)?;
-        let_go(&release)?;
+        let (_, main_tid) = self.clone_for(number, lease, snapshot, Release::Ahead)?;
         Ok(Some(main_tid))
     }
 
@@ -193,6 +192,7 @@ impl Role {
         number: u64,
         lease: &Lease,
         snapshot: &SnapshotId,
+        when: Release,
     ) -> Result<(OwnedFd, i32), Failure> {
         let Some(TemplateState::Standing { standing, .. }) = self.templates.get_mut(snapshot) else {
             return Err(unusable(&format!("the template of {} has died", snapshot.0)));
@@ -202,7 +202,7 @@ impl Role {
         };
         held.lease = Some(lease.clone());
         held.snapshot = Some(snapshot.clone());
-        match clone_into(standing, held, lease) {
+        match clone_into(standing, held, lease, when) {
             Ok(release) => Ok((release, standing.main_tid())),
             Err(failure) => {
                 // Whether the template itself is whole after a failure is not known; making it anew is cheap.
@@ -271,8 +271,22 @@ impl Role {
     }
 }
 
+/// When a clone may go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Release {
+    /// As soon as it is whole, without being told.
+    Ahead,
+    /// When it is told.
+    Told,
+}
+
 /// Leases the sandbox, hands it to the template and waits until the clone is ready to go. Gives what lets it go.
-fn clone_into(standing: &mut Standing, held: &mut Held, lease: &Lease) -> Result<OwnedFd, Failure> {
+fn clone_into(
+    standing: &mut Standing,
+    held: &mut Held,
+    lease: &Lease,
+    when: Release,
+) -> Result<OwnedFd, Failure> {
     let start = Instant::now();
     let wanted = lease_of(lease, standing.files(), Some(standing.clock()));
     let grant = held.sandbox.lease(&wanted).map_err(|error| internal(&error))?;
@@ -281,12 +295,17 @@ fn clone_into(standing: &mut Standing, held: &mut Held, lease: &Lease) -> Result
     let used = || internal(&"the sandbox was used before");
     let ends = held.sandbox.take_environment_ends().ok_or_else(used)?;
     let (wait, release) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|error| internal(&error))?;
+    if when == Release::Ahead {
+        let_go(&release)?;
+    }
     let mut descriptors = vec![
         held.sandbox.pidfd(),
         time.as_fd(),
         ends.stdout.as_fd(),
         ends.stderr.as_fd(),
         ends.connection.as_fd(),
+        wait.as_fd(),
+        // The place of a standard input: that of a function is a file, so nothing refers to it.
         wait.as_fd(),
     ];
     descriptors.extend(held.joins.iter().map(AsFd::as_fd));

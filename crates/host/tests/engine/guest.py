@@ -13,6 +13,7 @@ import random
 import signal
 import socket
 import ssl
+import subprocess
 import sys
 import threading
 import time

@@ -1,0 +1,47 @@
+/* The table of items: what an initialized process may hold. `guest --list` prints their names. */
+#include "guest.h"
+
+extern const struct item
+    item_wipe_on_fork, item_dont_fork, item_guard_regions, item_droppable, item_blocked_files, item_pidfds,
+    item_tree_stopped, item_tree_notices, item_clocks, item_vdso_random, item_jit, item_jit_switched,
+    item_tree_memory, item_tree_memfd, item_udp, item_netlink, item_tcp_outbound, item_directories,
+    item_directory_deleted, item_epolls, item_epoll_edges, item_epoll_dead, item_eventfds, item_tree,
+    item_tree_executed, item_tree_many, item_fifos, item_files, item_files_devices, item_files_proc,
+    item_huge_pages, item_locked, item_named, item_futexes, item_futex_limits, item_tree_groups, item_tree_zombies,
+    item_tree_waits, item_credentials, item_limits, item_surroundings, item_session, item_tcp_listeners,
+    item_tcp_connected, item_tcp_half_closed, item_inotifies, item_inotify_queued, item_unix_listeners,
+    item_unix_passed, item_locks, item_lease, item_memfd, item_memfd_double, item_memfd_partial, item_memfd_sealed,
+    item_memory_anonymous, item_memory_file_private, item_brk, item_mappings_many, item_reservation, item_mutexes,
+    item_files_unlinked, item_files_tmpfile, item_files_replaced, item_tree_adopted, item_tree_orphan, item_pipes,
+    item_pipe_packets, item_polls, item_poll_limits, item_prctls, item_not_dumpable, item_tree_prefork,
+    item_tree_loopback, item_tree_pair, item_pty, item_registers, item_rseq, item_membarrier, item_io_uring,
+    item_system_v, item_message_queue, item_mutex_robust, item_seccomp, item_shared_anonymous, item_shared_deleted,
+    item_shared_file, item_shared_tmpfs, item_tree_files, item_tree_place, item_signalfds, item_signals_pending,
+    item_signals_handled, item_sleeps, item_sleeps_long, item_blocked_sockets, item_blocked_socket_limits,
+    item_stack_deep, item_stack_grows_down, item_stack_guards, item_threads, item_threads_end, item_timerfds,
+    item_itimers, item_timer_ticks, item_posix_timers, item_unix_pairs, item_unix_half_closed, item_unix_datagrams,
+    item_blocked_signals, item_stress;
+
+const struct item *const items[] = {
+    &item_wipe_on_fork, &item_dont_fork, &item_guard_regions, &item_droppable, &item_blocked_files, &item_pidfds,
+    &item_tree_stopped, &item_tree_notices, &item_clocks, &item_vdso_random, &item_jit, &item_jit_switched,
+    &item_tree_memory, &item_tree_memfd, &item_udp, &item_netlink, &item_tcp_outbound, &item_directories,
+    &item_directory_deleted, &item_epolls, &item_epoll_edges, &item_epoll_dead, &item_eventfds, &item_tree,
+    &item_tree_executed, &item_tree_many, &item_fifos, &item_files, &item_files_devices, &item_files_proc,
+    &item_huge_pages, &item_locked, &item_named, &item_futexes, &item_futex_limits, &item_tree_groups,
+    &item_tree_zombies, &item_tree_waits, &item_credentials, &item_limits, &item_surroundings, &item_session,
+    &item_tcp_listeners, &item_tcp_connected, &item_tcp_half_closed, &item_inotifies, &item_inotify_queued,
+    &item_unix_listeners, &item_unix_passed, &item_locks, &item_lease, &item_memfd, &item_memfd_double,
+    &item_memfd_partial, &item_memfd_sealed, &item_memory_anonymous, &item_memory_file_private, &item_brk,
+    &item_mappings_many, &item_reservation, &item_mutexes, &item_files_unlinked, &item_files_tmpfile,
+    &item_files_replaced, &item_tree_adopted, &item_tree_orphan, &item_pipes, &item_pipe_packets, &item_polls,
+    &item_poll_limits, &item_prctls, &item_not_dumpable, &item_tree_prefork, &item_tree_loopback, &item_tree_pair,
+    &item_pty, &item_registers, &item_rseq, &item_membarrier, &item_io_uring, &item_system_v, &item_message_queue,
+    &item_mutex_robust, &item_seccomp, &item_shared_anonymous, &item_shared_deleted, &item_shared_file,
+    &item_shared_tmpfs, &item_tree_files, &item_tree_place, &item_signalfds, &item_signals_pending,
+    &item_signals_handled, &item_sleeps, &item_sleeps_long, &item_blocked_sockets, &item_blocked_socket_limits,
+    &item_stack_deep, &item_stack_grows_down, &item_stack_guards, &item_threads, &item_threads_end, &item_timerfds,
+    &item_itimers, &item_timer_ticks, &item_posix_timers, &item_unix_pairs, &item_unix_half_closed,
+    &item_unix_datagrams, &item_blocked_signals, &item_stress,
+    NULL,
+};
