@@ -4,10 +4,12 @@ What it adds to the client: the module search path of Lambda (code first, then l
 packages that happen to be installed on the host), and, in an environment that is going to be snapshotted, two hooks of
 the platform, registered before the function's code is imported. The one before the snapshot runs after those of the
 function and does what every clone would otherwise do again; the one after a restore runs before those of the function
-and gives each environment random state of its own.
+and gives each environment random state of its own. For a function that declares warm-up events there is one more: it
+runs before the before-snapshot hooks of the function and takes the events. So these hooks find the process as it goes
+into the snapshot, and the after-restore hooks are run by the client as ever, once in every clone.
 
-Deliberately absent: everything the client does itself (handler lookup, hooks, logging, the Runtime API), and OpenSSL,
-which the engine reseeds in every clone before any of this code runs on.
+Deliberately absent: everything the client does itself (handler lookup, hooks, events, logging, the Runtime API), and
+OpenSSL, which the engine reseeds in every clone before any of this code runs on.
 """
 
 import os
@@ -16,15 +18,26 @@ import sys
 INITIALIZATION_TYPE = "AWS_LAMBDA_INITIALIZATION_TYPE"
 SNAP_START = "snap-start"
 
+WARM_UP_EVENTS = "REKINDLE_WARM_UP_EVENTS"
+"""How many warm-up events the function declares; the server has checked that it is a number."""
+
+FUNCTION_MODULE = "rekindle_function"
+"""The module that the client is told to import where events are to be taken as soon as the function is imported."""
+
 
 def main() -> None:
-    """Arranges the search path, registers the platform's hook where it is needed and hands over to the client."""
+    """Arranges the search path, registers the platform's hooks where they are needed and hands over to the client."""
     arrange_search_path()
+    handler = os.environ["_HANDLER"]
     if os.environ.get(INITIALIZATION_TYPE) == SNAP_START:
         register_platform_hooks()
+        events = int(os.environ.get(WARM_UP_EVENTS, "0"))
+        if events > 0:
+            sys.meta_path.insert(0, FunctionImporter(handler, events))
+            handler = FUNCTION_MODULE + ".handler"
     from awslambdaric.__main__ import main as run_client
 
-    run_client(["awslambdaric", os.environ["_HANDLER"]])
+    run_client(["awslambdaric", handler])
 
 
 def arrange_search_path() -> None:
@@ -64,6 +77,70 @@ def register_platform_hooks() -> None:
 
     register_before_snapshot(settle)
     register_after_restore(renew_random_state)
+
+
+class FunctionImporter:
+    """Imports the function under another name, to act between its import and its before-snapshot hooks.
+
+    The client imports the handler and runs the hooks in one go. It is given `FUNCTION_MODULE` as the handler's module,
+    which this class makes, once: it lets the client look the real handler up, with its own errors, and then registers
+    the warm-up. Of before-snapshot hooks the last one runs first. The handler that the client gets is the function's
+    own, so nothing stands in the way of its invocations.
+    """
+
+    def __init__(self, handler: str, events: int) -> None:
+        self.handler = handler
+        self.events = events
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> object:
+        """Answers for `FUNCTION_MODULE` alone, and for nothing after that."""
+        if name != FUNCTION_MODULE:
+            return None
+        from importlib.machinery import ModuleSpec
+
+        sys.meta_path.remove(self)
+        return ModuleSpec(name, self)
+
+    def create_module(self, spec: object) -> None:
+        """Has nothing special in mind."""
+
+    def exec_module(self, module: object) -> None:
+        """Imports the function."""
+        from awslambdaric.bootstrap import _get_handler
+        from snapshot_restore_py import register_before_snapshot
+
+        module.handler = _get_handler(self.handler)
+        register_before_snapshot(take_warm_up_events, module.handler, self.events)
+
+
+def take_warm_up_events(handler: object, events: int) -> None:
+    """Serves that many events as the client's own loop does, with its own functions.
+
+    Answers and errors go to the server, which logs them; what is not an error of the handler (`sys.exit`, a broken
+    client) ends the init. The arguments of the client's function have grown over its versions, so they are given by
+    name: those of the request that it asks for, and a few that it calls otherwise.
+    """
+    from awslambdaric import bootstrap as client
+    from awslambdaric.lambda_runtime_client import LambdaRuntimeClient
+
+    runtime_api = LambdaRuntimeClient(os.environ["AWS_LAMBDA_RUNTIME_API"])
+    code = client.handle_event_request.__code__
+    parameters = code.co_varnames[: code.co_argcount]
+    own = {"lambda_runtime_client": runtime_api, "request_handler": handler, "log_sink": client.StandardLogSink()}
+    for _ in range(events):
+        request = runtime_api.wait_next_invocation()
+        client._GLOBAL_AWS_REQUEST_ID = request.invoke_id
+        client.update_xray_env_variable(request.x_amzn_trace_id)
+        given = {
+            **vars(request),
+            **own,
+            "client_context_json": request.client_context,
+            "cognito_identity_json": request.cognito_identity,
+            "epoch_deadline_time_in_ms": request.deadline_time_in_ms,
+        }
+        client.handle_event_request(**{name: given[name] for name in parameters})
+    client._GLOBAL_AWS_REQUEST_ID = None
+    client.update_xray_env_variable(None)
 
 
 def settle() -> None:

@@ -193,6 +193,7 @@ impl AsyncWrite for Resumed {
 
 async fn answer(session: &Session, port: u16, request: Request<Incoming>) -> Answer {
     let path = request.uri().path();
+    let is_post = request.method() == Method::POST;
     let outcome = match (request.method(), path.strip_prefix("/2018-06-01/")) {
         (&Method::GET, Some("runtime/invocation/next")) => session.next(port).await.map(event),
         (&Method::GET, Some("runtime/restore/next")) => {
@@ -217,7 +218,12 @@ async fn answer(session: &Session, port: u16, request: Request<Incoming>) -> Ans
         }
         _ => Err(Refusal::NoSuchRoute),
     };
-    outcome.unwrap_or_else(|refusal| refused(&refusal))
+    let mut answer = outcome.unwrap_or_else(|refusal| refused(&refusal));
+    if is_post && session.is_before_snapshot() {
+        // The answer to a warm-up event may be the last use of the connection before the snapshot.
+        answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    answer
 }
 
 /// Splits `runtime/invocation/<id>/<what>`.

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use crate::error::ApiError;
 use crate::limits;
 use crate::validation::Violations;
+use crate::warm_up::WarmUp;
 
 /// The names that the platform sets and a function may not.
 const RESERVED: &[&str] = &[
@@ -36,7 +37,8 @@ const RESERVED: &[&str] = &[
 /// Checks what a request wants as `Environment.Variables`.
 ///
 /// # Errors
-/// `ValidationException` for a malformed name, `InvalidParameterValueException` for reserved names and for too much.
+/// `ValidationException` for a malformed name, `InvalidParameterValueException` for reserved names, for too much and for
+/// a bad declaration of warm-up events.
 pub fn check(variables: &BTreeMap<String, String>) -> Result<(), ApiError> {
     let reserved: Vec<&str> =
         variables.keys().map(String::as_str).filter(|name| RESERVED.contains(name)).collect();
@@ -66,7 +68,7 @@ pub fn check(variables: &BTreeMap<String, String>) -> Result<(), ApiError> {
              provided exceeded the 4KB limit. String measured: {measured}"
         )));
     }
-    Ok(())
+    WarmUp::of(variables).map(drop)
 }
 
 fn is_name(text: &str) -> bool {
@@ -96,5 +98,6 @@ mod tests {
         check_one("X", "x", Some("Map keys must satisfy constraint"));
         check_one("BIG", &"x".repeat(4097), Some("exceeded the 4KB limit. String measured: {\"BIG\":\"xxx"));
         check_one("NUL", "a\0b", Some("NUL"));
+        check_one("REKINDLE_WARM_UP_EVENTS", "some", Some("REKINDLE_WARM_UP_EVENTS must be a whole number"));
     }
 }

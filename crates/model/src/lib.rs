@@ -15,3 +15,4 @@ pub mod runtime;
 pub mod settings;
 pub mod snapshot;
 pub mod validation;
+pub mod warm_up;

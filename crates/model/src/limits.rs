@@ -119,6 +119,9 @@ pub const STATE_REASON_CHARS_MAX: usize = 1024;
 /// Shortest time that initialization at publish may take before it is given up, in seconds; a function's own timeout
 /// counts when it is longer.
 pub const PUBLISH_INIT_S_MIN: u64 = 130;
+/// Most warm-up events before a snapshot. Our own: the compilers of the languages here have seen enough after some
+/// hundred calls.
+pub const WARM_UP_EVENTS_MAX: u32 = 1000;
 /// How long a restore, with its after-restore hooks, may take, in seconds.
 pub const RESTORE_S_MAX: u64 = 10;
 /// How long an initialization outside publish may take before it is done again inside the invocation, in seconds.

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::ApiError;
 
-/// The identifiers that may be given to a function. Older Pythons stay: any interpreter that is installed can run.
+/// The identifiers that may be given to a function. Older ones and those that AWS has in container images only are among
+/// them: any interpreter that is installed can run.
 pub const KNOWN: &[&str] = &[
     "nodejs18.x",
     "nodejs20.x",
@@ -25,7 +26,9 @@ pub const KNOWN: &[&str] = &[
     "python3.14",
     "python3.15",
     "dotnet8",
+    "dotnet9",
     "dotnet10",
+    "ruby3.1",
     "ruby3.2",
     "ruby3.3",
     "ruby3.4",

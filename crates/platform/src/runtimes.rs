@@ -32,6 +32,9 @@ pub struct InstalledRuntime {
     pub version: String,
     /// Language, such as `python`.
     pub language: String,
+    /// The interpreter's program on the host; empty where the function brings its own.
+    #[serde(default)]
+    pub interpreter: PathBuf,
     /// Program and arguments, as paths inside the sandbox.
     pub argv: Vec<String>,
     /// What the runtime adds to the environment of Lambda; a function's own variables win over it.
@@ -53,10 +56,12 @@ impl InstalledRuntime {
         RootSpec { name: self.id.clone(), binds: self.binds.clone(), exposed_ports: Vec::new() }
     }
 
-    /// What the log lines `INIT_START` and `RESTORE_START` call the runtime, such as `python:3.12.v1`
+    /// What the log lines `INIT_START` and `RESTORE_START` call the runtime, such as `python:3.12.v1`,
+    /// `nodejs:20.v1`, `java:17.v1`
     /// (shape: Lambda Developer Guide, monitoring-cloudwatchlogs-logformat).
     pub fn version_label(&self) -> String {
         let minor = self.id.strip_prefix(&self.language).unwrap_or(&self.version);
+        let minor = minor.trim_start_matches('.').trim_end_matches(".x");
         format!("{}:{minor}.v1", self.language)
     }
 
@@ -160,6 +165,21 @@ mod tests {
         assert_eq!(runtime.root_spec().binds, runtime.binds);
         assert_eq!(runtime.version_label(), "python:3.12.v1");
         assert_eq!(runtime.missing_path(), Some(Path::new("/nonexistent/lang")));
+    }
+
+    #[test]
+    fn the_version_label_has_the_shape_of_aws() {
+        let dir = tempfile::tempdir().unwrap();
+        install(dir.path(), "python3.12");
+        let mut runtime = Runtimes::open(dir.path()).get("python3.12").unwrap();
+        for (id, language, label) in [
+            ("nodejs20.x", "nodejs", "nodejs:20.v1"),
+            ("java17", "java", "java:17.v1"),
+            ("provided.al2023", "provided", "provided:al2023.v1"),
+        ] {
+            (runtime.id, runtime.language) = (id.to_owned(), language.to_owned());
+            assert_eq!(runtime.version_label(), label);
+        }
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub struct VersionKey {
 pub struct VersionSpec {
     /// The pool key.
     pub key: VersionKey,
+    /// The ARN of this very version, with its number or `$LATEST`.
+    pub arn: String,
     /// Region, such as `us-east-1`.
     pub region: String,
     /// Runtime identifier, such as `python3.12`.

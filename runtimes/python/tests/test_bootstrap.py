@@ -1,4 +1,4 @@
-"""Tests of `bootstrap.py` that need no server: search path, hook registration, renewal of random state.
+"""Tests of `bootstrap.py` that need no server: search path, hook registration, warm-up, renewal of random state.
 
 Each test runs the real file in an interpreter of its own, because it is about process-wide state. The client itself
 is replaced by a few lines on the search path that report what they were given; that the real client works is what the
@@ -42,6 +42,67 @@ def get_after_restore():
 """
 
 
+STARTING_CLIENT = """
+import os
+import snapshot_restore_py as hooks
+from awslambdaric import bootstrap as client
+def main(args):
+    try:
+        handler = client._get_handler(args[1])
+    except client.Fault as fault:
+        return print("fault", fault)
+    print("handler", handler.__module__, handler.__name__)
+    waiting = hooks.get_before_snapshot()
+    while waiting:
+        hook, args, kwargs = waiting.pop()
+        hook(*args, **kwargs)
+    print("restore/next", client._GLOBAL_AWS_REQUEST_ID, os.environ.get("_X_AMZN_TRACE_ID"))
+"""
+
+CLIENT_PARTS = """
+import importlib, os
+class Fault(Exception):
+    pass
+class StandardLogSink:
+    pass
+_GLOBAL_AWS_REQUEST_ID = None
+def _get_handler(name):
+    module, function = name.rsplit(".", 1)
+    try:
+        return getattr(importlib.import_module(module), function)
+    except ImportError:
+        raise Fault(f"Unable to import module '{module}'")
+def update_xray_env_variable(trace_id):
+    os.environ.pop("_X_AMZN_TRACE_ID", None)
+    if trace_id:
+        os.environ["_X_AMZN_TRACE_ID"] = trace_id
+def handle_event_request(lambda_runtime_client, request_handler, invoke_id, event_body, client_context_json, log_sink,
+                         tenant_id=None):
+    print("event", invoke_id, _GLOBAL_AWS_REQUEST_ID, request_handler(event_body, client_context_json))
+"""
+
+CLIENT_REQUESTS = """
+from types import SimpleNamespace
+class LambdaRuntimeClient:
+    def __init__(self, address):
+        self.address, self.count = address, 0
+    def wait_next_invocation(self):
+        self.count += 1
+        return SimpleNamespace(
+            invoke_id=f"id-{self.count}", event_body="body", client_context="context", cognito_identity=None,
+            tenant_id=None, deadline_time_in_ms=1, x_amzn_trace_id="Root=1", content_type="json",
+            invoked_function_arn="arn")
+"""
+
+HOOKED_FUNCTION = """
+import random
+from snapshot_restore_py import register_before_snapshot
+register_before_snapshot(print, "hook of the function")
+def handler(event, context):
+    return event + context
+"""
+
+
 @pytest.fixture
 def runtime_dir(tmp_path: Path) -> Path:
     """A directory like `/var/runtime`: the bootstrap beside a client that reports."""
@@ -57,6 +118,11 @@ def runtime_dir(tmp_path: Path) -> Path:
 
 def run_bootstrap(runtime_dir: Path, **extra: str) -> dict:
     """Runs the bootstrap and returns what the client reported."""
+    return json.loads(run(runtime_dir, **extra))
+
+
+def run(runtime_dir: Path, **extra: str) -> str:
+    """Runs the bootstrap and returns what was printed."""
     env = {
         "PATH": os.environ["PATH"],
         "_HANDLER": "app.handler",
@@ -67,7 +133,18 @@ def run_bootstrap(runtime_dir: Path, **extra: str) -> dict:
     done = subprocess.run(
         [sys.executable, "-S", str(runtime_dir / "bootstrap.py")], env=env, capture_output=True, text=True, check=True
     )
-    return json.loads(done.stdout)
+    return done.stdout
+
+
+def run_for_a_snapshot(runtime_dir: Path, function: str, **extra: str) -> list[str]:
+    """Runs the bootstrap before a client that goes as far as the snapshot; returns the lines that were printed."""
+    client = runtime_dir / "awslambdaric"
+    (client / "__main__.py").write_text(STARTING_CLIENT)
+    (client / "bootstrap.py").write_text(CLIENT_PARTS)
+    (client / "lambda_runtime_client.py").write_text(CLIENT_REQUESTS)
+    (runtime_dir.parent / "task" / "app.py").write_text(function)
+    settings = {"AWS_LAMBDA_INITIALIZATION_TYPE": "snap-start", "AWS_LAMBDA_RUNTIME_API": "127.0.0.1:1", **extra}
+    return run(runtime_dir, **settings).splitlines()
 
 
 def run_after_import(code: str) -> str:
@@ -122,6 +199,34 @@ def test_hooks_are_registered_only_for_a_snapshot(runtime_dir: Path) -> None:
 def test_nothing_costly_is_imported(runtime_dir: Path) -> None:
     modules = run_bootstrap(runtime_dir, AWS_LAMBDA_INITIALIZATION_TYPE="snap-start")["modules"]
     assert not {"random", "tempfile", "numpy", "ssl"} & set(modules)
+
+
+def test_warm_up_events_come_before_the_hooks_of_the_function(runtime_dir: Path) -> None:
+    assert run_for_a_snapshot(runtime_dir, HOOKED_FUNCTION, REKINDLE_WARM_UP_EVENTS="2") == [
+        "handler app handler",
+        "event id-1 id-1 bodycontext",
+        "event id-2 id-2 bodycontext",
+        "hook of the function",
+        "restore/next None None",
+    ]
+
+
+@pytest.mark.parametrize("declared", [{}, {"REKINDLE_WARM_UP_EVENTS": "0"}])
+def test_without_warm_up_events_nothing_stands_between(runtime_dir: Path, declared: dict) -> None:
+    printed = run_for_a_snapshot(runtime_dir, HOOKED_FUNCTION, **declared)
+    assert printed == ["handler app handler", "hook of the function", "restore/next None None"]
+
+
+def test_warm_up_events_are_for_snapshots_only(runtime_dir: Path) -> None:
+    report = run_bootstrap(runtime_dir, REKINDLE_WARM_UP_EVENTS="2", AWS_LAMBDA_INITIALIZATION_TYPE="on-demand")
+    assert report["args"] == ["awslambdaric", "app.handler"]
+
+
+def test_a_function_that_cannot_be_imported_fails_as_without_warm_up_events(runtime_dir: Path) -> None:
+    expected = ["fault Unable to import module 'app'"]
+    assert run_for_a_snapshot(runtime_dir, "import nothing_of_that_name") == expected
+    declared = {"REKINDLE_WARM_UP_EVENTS": "1"}
+    assert run_for_a_snapshot(runtime_dir, "import nothing_of_that_name", **declared) == expected
 
 
 def test_settling_collects_garbage_and_hides_the_rest_from_the_collector() -> None:

@@ -62,6 +62,7 @@ fn install_runtime(dir: &Path) {
 fn spec(function: &str, does: &str) -> VersionSpec {
     VersionSpec {
         key: VersionKey { function: function.into(), version: "7".into(), revision: "r".into() },
+        arn: format!("arn:aws:lambda:us-east-1:000000000000:function:{function}:7"),
         region: "us-east-1".into(),
         runtime: "python3.12".into(),
         handler: "app.handler".into(),
@@ -178,11 +179,11 @@ async fn a_published_version_restores() {
     assert_eq!(env["AWS_LAMBDA_INITIALIZATION_TYPE"], "snap-start");
     assert!(!env.contains_key("AWS_ACCESS_KEY_ID"));
     let log = setting.log("snappy").await;
-    assert_eq!(log.len(), 3, "{log:?}");
+    assert_eq!(log.len(), 4, "{log:?}");
     assert!(log[0].starts_with(
         "INIT_START Runtime Version: python:3.12.v1\tRuntime Version ARN: arn:aws:lambda:us-east-1::runtime:"
     ));
-    assert!(log[2].starts_with("INIT_REPORT Init Duration: "));
+    assert!(log[3].starts_with("INIT_REPORT Init Duration: "));
 
     let outcome = setting.invoke(&spec, json!({"a": 1})).await.unwrap();
     assert_eq!(document(&outcome), json!({"a": 1}));
@@ -223,6 +224,103 @@ async fn a_runtime_without_the_restore_protocol_is_restored_in_next() {
         assert_eq!(document(&outcome), json!({"n": number}));
     }
     assert_eq!((setting.fleet.counters().restores(), setting.fleet.counters().inits()), (1, 0));
+}
+
+/// A version that declares that many warm-up events.
+fn warmed(function: &str, does: &str, events: u32, event: Value) -> VersionSpec {
+    let mut spec = spec(function, does);
+    spec.environment.insert("REKINDLE_WARM_UP_EVENTS".into(), events.to_string());
+    spec.environment.insert("REKINDLE_WARM_UP_EVENT".into(), event.to_string());
+    spec
+}
+
+/// Log lines with identifiers and durations cut out.
+fn gist(log: &[String]) -> Vec<String> {
+    let varies = |field: &&str| !field.contains("RequestId") && !field.contains("Duration");
+    let gist = |line: &String| line.split('\t').filter(varies).collect::<Vec<_>>().join(" ");
+    log.iter().skip(1).map(gist).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn warm_up_events_run_before_the_hooks_of_the_snapshot() {
+    let setting = setting(|_| ());
+    let mut spec = warmed("primed", "", 2, json!({"a": 1}));
+    setting.publish(&mut spec).await.unwrap();
+    let log = setting.log("primed").await;
+    let expected = [
+        "init",
+        r#"context {"custom":{"rekindle-warm-up":"1"}}"#,
+        "handling nothing",
+        "Event: 1 of 2",
+        r#"context {"custom":{"rekindle-warm-up":"2"}}"#,
+        "handling nothing",
+        "Event: 2 of 2",
+        "before hook",
+        "WARM_UP_REPORT Events: 2 of 2 Failed: 0",
+        "",
+    ];
+    assert_eq!(gist(&log), expected, "{log:?}");
+    assert!(log[4].starts_with("WARM_UP RequestId: ") && log[10].starts_with("INIT_REPORT Init Duration: "));
+
+    // In clones all is as without events: the hook runs in the restore, and the event is the caller's.
+    let outcome = setting.invoke(&spec, json!({"a": 2})).await.unwrap();
+    assert_eq!(document(&outcome), json!({"a": 2}));
+    assert_eq!(
+        words(&outcome)[..3],
+        ["RESTORE_START Runtime Version", "after hook", "RESTORE_REPORT Restore Duration"]
+    );
+    assert_eq!(setting.fleet.counters().invocations(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runtime_without_the_restore_protocol_takes_its_warm_up_events_where_it_waits() {
+    let setting = setting(|_| ());
+    let mut spec = warmed("old", "wait in next", 3, json!({}));
+    setting.publish(&mut spec).await.unwrap();
+    let log = gist(&setting.log("old").await);
+    assert_eq!(log.iter().filter(|line| *line == "handling nothing").count(), 3, "{log:?}");
+    assert_eq!(document(&setting.invoke(&spec, json!({"n": 1})).await.unwrap()), json!({"n": 1}));
+    assert_eq!((setting.fleet.counters().restores(), setting.fleet.counters().inits()), (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn warm_up_events_that_cannot_be_given_or_fail_are_told_and_the_version_stands() {
+    let setting = setting(|_| ());
+    let mut direct = warmed("direct", "without a shim", 3, json!({}));
+    setting.publish(&mut direct).await.unwrap();
+    let log = gist(&setting.log("direct").await);
+    assert_eq!(log[2], "WARM_UP_REPORT Events: 0 of 3 Failed: 0");
+    assert!(
+        log[3].starts_with("WARNING 0 of 3 warm-up events ran") && log[3].contains("before-snapshot hook")
+    );
+    assert!(setting.invoke(&direct, json!({})).await.is_ok());
+
+    let mut raising = warmed("raising", "", 2, json!({"do": "raise"}));
+    setting.publish(&mut raising).await.unwrap();
+    let log = gist(&setting.log("raising").await);
+    assert!(log.contains(&"Event: 2 of 2 Status: error Error Type: ValueError".to_owned()), "{log:?}");
+    assert!(log.contains(&"WARNING 2 of 2 warm-up events failed, the first one with ValueError".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_warm_up_that_ends_the_runtime_or_takes_too_long_fails_the_publish() {
+    let setting = setting(|config| config.publish_init_min = Duration::from_millis(300));
+    let mut exiting = warmed("exiting", "", 3, json!({"do": "exit", "status": 3}));
+    let failure = setting.publish(&mut exiting).await.unwrap_err();
+    let message = "warm-up event 1 of 3: Runtime exited with error: exit status 3".to_owned();
+    assert_eq!(failure, PublishFailure::Exited { message });
+    for (function, does) in [("hanging", ""), ("old", "wait in next")] {
+        let mut hanging = warmed(function, does, 3, json!({"do": "hang"}));
+        let failure = setting.publish(&mut hanging).await.unwrap_err();
+        let during = "warm-up event 1 of 3".to_owned();
+        assert_eq!(failure, PublishFailure::WarmUpTimeout { seconds: 1, during });
+    }
+    // The events leave the runtime where its hooks can fail as ever.
+    let failure =
+        setting.publish(&mut warmed("late", "late before hook error", 1, json!({}))).await.unwrap_err();
+    assert_eq!(failure, PublishFailure::HookError { message: "RuntimeError: late".into() });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(setting.host.leased(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

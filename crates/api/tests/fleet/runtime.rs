@@ -100,11 +100,37 @@ pub fn run(world: &World) -> Option<Exit> {
             post(&mut stream, "runtime/init/error", body, "Runtime.BeforeSnapshotError")?;
             return Some(Exit::Status(64));
         }
+        if let Some(exit) = take_warm_up_events(world)? {
+            return Some(exit);
+        }
+        world.print("before hook");
+        if world.does("late before hook error") {
+            let body = r#"{"errorMessage":"late","errorType":"RuntimeError"}"#;
+            post(&mut stream, "runtime/init/error", body, "Runtime.BeforeSnapshotError")?;
+            return Some(Exit::Status(64));
+        }
         // Of a checkpointed runtime nothing runs on.
         get(&mut stream, "runtime/restore/next")?;
         return None;
     }
     serve(world, stream)
+}
+
+/// As a shim in front of the client does, unless `DOES` says that there is none.
+fn take_warm_up_events(world: &World) -> Option<Option<Exit>> {
+    let declared = world.env.get("REKINDLE_WARM_UP_EVENTS").map_or(0, |count| count.parse().unwrap());
+    let events: u32 = if world.does("without a shim") { 0 } else { declared };
+    for _ in 0..events {
+        let mut stream = world.connect()?;
+        let event = get(&mut stream, "runtime/invocation/next")?;
+        world.print(&format!("context {}", event.headers["lambda-runtime-client-context"]));
+        if let Some(exit) = handle(world, &mut stream, event)? {
+            return Some(Some(exit));
+        }
+        // So that nothing of it is in the snapshot.
+        assert_eq!(stream.read(&mut [0]).ok()?, 0, "the server closes the connection");
+    }
+    Some(None)
 }
 
 /// What a clone does after a restore: it finds the answer to its pending request on the new connection.
@@ -138,6 +164,10 @@ fn serve(world: &World, mut stream: TcpStream) -> Option<Exit> {
         }
         if let Some(exit) = handle(world, &mut stream, event)? {
             return Some(exit);
+        }
+        if world.does("wait in next") {
+            // Before a snapshot the server closes it.
+            stream = world.connect()?;
         }
     }
 }

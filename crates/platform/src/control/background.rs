@@ -165,7 +165,7 @@ pub(super) fn snapshot_id(snapshot: Uuid) -> SnapshotId {
 fn reason(failure: &PublishFailure) -> Reason {
     let code = match failure {
         PublishFailure::InitError { .. } | PublishFailure::HookError { .. } => ReasonCode::FunctionError,
-        PublishFailure::InitTimeout { .. } => ReasonCode::InitTimeout,
+        PublishFailure::InitTimeout { .. } | PublishFailure::WarmUpTimeout { .. } => ReasonCode::InitTimeout,
         PublishFailure::Exited { .. } => ReasonCode::RuntimeInitError,
         PublishFailure::Unsupported { .. } | PublishFailure::Internal { .. } => ReasonCode::InternalError,
     };

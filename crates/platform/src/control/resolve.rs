@@ -156,6 +156,7 @@ impl Control {
                 version: record.version.to_string(),
                 revision: record.content_id.to_string(),
             },
+            arn: record.qualified_arn(self.home()),
             region: self.home().region.clone(),
             runtime: settings.runtime.to_string(),
             handler: settings.handler.clone(),

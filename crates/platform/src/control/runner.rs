@@ -45,6 +45,8 @@ pub enum PublishFailure {
     InitError { message: String },
     #[error("initialization timed out after {seconds} seconds")]
     InitTimeout { seconds: u64 },
+    #[error("initialization with its warm-up events timed out after {seconds} seconds, in {during}")]
+    WarmUpTimeout { seconds: u64, during: String },
     #[error("{message}")]
     HookError { message: String },
     #[error("{message}")]

@@ -44,6 +44,18 @@ pub(super) struct Report<'a> {
     pub(super) status: Option<Status<'a>>,
 }
 
+/// One event before a snapshot.
+#[derive(Debug)]
+pub(super) struct WarmUpEvent<'a> {
+    pub(super) request_id: &'a str,
+    /// From 1.
+    pub(super) number: u32,
+    /// How many there are to be.
+    pub(super) events: u32,
+    pub(super) duration: Duration,
+    pub(super) status: Option<Status<'a>>,
+}
+
 pub(super) fn init_start(version: &str, version_arn: &str) -> String {
     format!("INIT_START Runtime Version: {version}\tRuntime Version ARN: {version_arn}")
 }
@@ -59,6 +71,23 @@ pub(super) fn init_report_failed(duration: Duration, phase: InitPhase, status: S
         InitPhase::Invoke => "invoke",
     };
     format!("INIT_REPORT Init Duration: {}\tPhase: {phase}\t{}", ms(duration), status_text(status))
+}
+
+/// The line of one warm-up event. Lambda has none; its fields are those of REPORT.
+pub(super) fn warm_up(event: &WarmUpEvent<'_>) -> String {
+    let WarmUpEvent { request_id, number, events, duration, status } = event;
+    let mut line =
+        format!("WARM_UP RequestId: {request_id}\tEvent: {number} of {events}\tDuration: {}", ms(*duration));
+    if let Some(status) = status {
+        line.push('\t');
+        line.push_str(&status_text(*status));
+    }
+    line
+}
+
+/// What all warm-up events came to.
+pub(super) fn warm_up_report(given: u32, events: u32, failed: u32, duration: Duration) -> String {
+    format!("WARM_UP_REPORT Events: {given} of {events}\tFailed: {failed}\tDuration: {}", ms(duration))
 }
 
 pub(super) fn restore_start(version: &str, version_arn: &str) -> String {
@@ -191,5 +220,25 @@ mod tests {
             "INIT_START Runtime Version: python:3.12.v1\tRuntime Version ARN: arn"
         );
         assert_eq!(start("id", "7"), "START RequestId: id Version: 7");
+    }
+
+    #[test]
+    fn warm_up_events_have_a_line_each_and_one_for_all() {
+        let status = Some(Status::Error("ValueError"));
+        let event = WarmUpEvent {
+            request_id: "id",
+            number: 2,
+            events: 3,
+            duration: Duration::from_micros(4560),
+            status,
+        };
+        assert_eq!(
+            warm_up(&event),
+            "WARM_UP RequestId: id\tEvent: 2 of 3\tDuration: 4.56 ms\tStatus: error\tError Type: ValueError"
+        );
+        assert_eq!(
+            warm_up_report(3, 3, 1, Duration::from_micros(9000)),
+            "WARM_UP_REPORT Events: 3 of 3\tFailed: 1\tDuration: 9.00 ms"
+        );
     }
 }

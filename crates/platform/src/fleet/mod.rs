@@ -11,7 +11,7 @@
 //! | `sandboxes` | the mirror of the sandboxes that wait ready; the rule of demand is pure |
 //! | `shared` | the shared state, the events of the host role, housekeeping, kills |
 //! | `invoke`, `start` | one invocation: warm, restored or initialized |
-//! | `publish` | a version up to its snapshot |
+//! | `publish`, `warm_up` | a version up to its snapshot |
 //! | `variables`, `lines`, `ending` | the wire facts: environment, log lines, error documents |
 //!
 //! **A failed restore is never the caller's problem**: the invocation is served by a normal init, and the failure is
@@ -30,6 +30,7 @@ mod sandboxes;
 mod shared;
 mod start;
 mod variables;
+mod warm_up;
 
 use std::io;
 use std::sync::Arc;
@@ -99,7 +100,7 @@ impl Fleet {
         invoke::invoke(&self.0, spec, invocation).await
     }
 
-    /// Initializes the version for SnapStart, with its before-snapshot hooks, and stores its snapshot under this name.
+    /// Initializes the version for SnapStart, with its warm-up events and before-snapshot hooks, and stores its snapshot under this name.
     /// Takes seconds.
     ///
     /// # Errors
@@ -188,6 +189,7 @@ mod tests_support {
     pub(super) fn spec(function: &str, snapshot: Option<&str>) -> VersionSpec {
         VersionSpec {
             key: VersionKey { function: function.into(), version: "1".into(), revision: "r".into() },
+            arn: format!("arn:aws:lambda:us-east-1:000000000000:function:{function}:1"),
             region: "us-east-1".into(),
             runtime: "python3.12".into(),
             handler: "app.handler".into(),

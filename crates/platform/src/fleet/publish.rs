@@ -1,4 +1,4 @@
-//! A version up to its snapshot: init with before-snapshot hooks, checkpoint, template.
+//! A version up to its snapshot: init with warm-up events and before-snapshot hooks, checkpoint, template.
 //!
 //! The init's only end that leads to a snapshot is a runtime that waits, in `restore/next` or (clients without the
 //! protocol) in `invocation/next`: nothing is in flight then. The environment that was checkpointed does not run on.
@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use host::protocol::{Answer, Command, Exit, FailureKind, SnapshotFacts, SnapshotId};
+use model::warm_up::WarmUp;
 
 use crate::logs::LogStream;
 use crate::session::credentials::endpoint_token;
-use crate::session::{Ended, PendingCall, Started};
+use crate::session::{PendingCall, Started};
 use crate::version::VersionSpec;
 
 use super::ending::{exit_message, exit_type, fault_message};
@@ -19,6 +20,7 @@ use super::lines::{self, InitPhase, Status};
 use super::shared::{Handle, Shared};
 use super::start::{init_spec, start_runtime};
 use super::variables::Purpose;
+use super::warm_up::Warming;
 use super::{InvokeFailure, PublishFailure};
 
 /// The status with which runtime clients exit when a before-snapshot hook failed.
@@ -68,11 +70,15 @@ async fn snapshot_of(
     snapshot: &SnapshotId,
 ) -> Result<SnapshotFacts, PublishFailure> {
     let limit = shared.config.publish_init_min.max(Duration::from_secs(spec.timeout_s.into()));
-    let started = tokio::time::timeout_at((began + limit).into(), environment.session.started()).await;
+    // It was checked with the configuration.
+    let declared = WarmUp::of(&spec.environment)
+        .map_err(|error| PublishFailure::InitError { message: error.message })?;
+    let mut warming = Warming::new(spec, log, declared, began + limit);
+    let started = tokio::time::timeout_at((began + limit).into(), warming.run(&environment.session)).await;
     let call = match started {
         Ok(Started::Pending(call)) => call,
         Ok(other) => {
-            let failed = init_failed(other);
+            let failed = init_failed(other, warming.running());
             let line = lines::init_report_failed(
                 began.elapsed(),
                 InitPhase::Init,
@@ -83,11 +89,21 @@ async fn snapshot_of(
         }
         Err(_) => {
             log.platform(&lines::init_report_failed(began.elapsed(), InitPhase::Init, Status::Timeout));
-            return Err(PublishFailure::InitTimeout { seconds: limit.as_secs() });
+            let seconds = limit.as_secs();
+            return Err(match warming.running() {
+                Some(during) => PublishFailure::WarmUpTimeout { seconds, during },
+                None => PublishFailure::InitTimeout { seconds },
+            });
         }
     };
+    let warning = warming.report();
+    if let Some(warning) = &warning {
+        log.platform(&format!("WARNING {warning}"));
+    }
     log.platform(&lines::init_report(began.elapsed()));
-    checkpoint(shared, spec, environment, call, snapshot).await
+    let mut facts = checkpoint(shared, spec, environment, call, snapshot).await?;
+    facts.warnings.extend(warning);
+    Ok(facts)
 }
 
 async fn checkpoint(
@@ -122,7 +138,8 @@ struct InitFailed {
     failure: PublishFailure,
 }
 
-fn init_failed(started: Started) -> InitFailed {
+/// `during` is the warm-up event that was running, if there was one.
+fn init_failed(started: Started, during: Option<String>) -> InitFailed {
     match started {
         Started::InitError(fault) | Started::RestoreError(fault) => {
             let message = fault_message(&fault);
@@ -134,10 +151,9 @@ fn init_failed(started: Started) -> InitFailed {
         }
         Started::Ended(ended) => {
             let message = exit_message(ended);
-            let failure = match ended {
-                Ended { exit: Some(Exit::Status(HOOK_EXIT_STATUS)), .. } => {
-                    PublishFailure::HookError { message }
-                }
+            let failure = match (ended.exit, during) {
+                (_, Some(during)) => PublishFailure::Exited { message: format!("{during}: {message}") },
+                (Some(Exit::Status(HOOK_EXIT_STATUS)), None) => PublishFailure::HookError { message },
                 _ => PublishFailure::Exited { message },
             };
             InitFailed { error_type: exit_type(ended).to_owned(), failure }
@@ -165,7 +181,7 @@ impl From<InvokeFailure> for PublishFailure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::RuntimeFault;
+    use crate::session::{Ended, RuntimeFault};
     use bytes::Bytes;
 
     fn fault(error_type: &str) -> Started {
@@ -181,10 +197,13 @@ mod tests {
     fn hooks_and_inits_fail_differently() {
         let message = "ValueError: boom".to_owned();
         let expected = PublishFailure::HookError { message: message.clone() };
-        assert_eq!(init_failed(fault("Runtime.BeforeSnapshotError")).failure, expected);
+        assert_eq!(init_failed(fault("Runtime.BeforeSnapshotError"), None).failure, expected);
         let expected = PublishFailure::InitError { message };
-        assert_eq!(init_failed(fault("Runtime.ImportModuleError")).failure, expected);
-        assert!(matches!(init_failed(exited(64)).failure, PublishFailure::HookError { .. }));
-        assert!(matches!(init_failed(exited(1)).failure, PublishFailure::Exited { .. }));
+        assert_eq!(init_failed(fault("Runtime.ImportModuleError"), None).failure, expected);
+        assert!(matches!(init_failed(exited(64), None).failure, PublishFailure::HookError { .. }));
+        assert!(matches!(init_failed(exited(1), None).failure, PublishFailure::Exited { .. }));
+        let message = "warm-up event 2 of 3: Runtime exited with error: exit status 64".to_owned();
+        let during = Some("warm-up event 2 of 3".to_owned());
+        assert_eq!(init_failed(exited(64), during).failure, PublishFailure::Exited { message });
     }
 }

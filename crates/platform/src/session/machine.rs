@@ -15,7 +15,7 @@ pub(crate) type Ticket = u64;
 pub enum Mode {
     /// A normal init; the routes of the restore protocol do not exist.
     OnDemand,
-    /// An init that is going to be checkpointed; `restore/next` waits forever.
+    /// An init that is going to be checkpointed: it may take warm-up events; `restore/next` waits forever.
     BeforeSnapshot,
     /// A restored environment whose runtime waits in `restore/next`: that call is answered at once.
     Restored,
@@ -177,7 +177,7 @@ impl Machine {
             Input::RestoreNext { ticket, port } => self.restore_next(ticket, port),
             Input::Answer { request_id } => {
                 self.expects(request_id)?;
-                self.phase = Phase::ResponseSent;
+                self.phase = self.between_events();
                 Ok(Effect::None)
             }
             Input::InitError => self.init_error(),
@@ -262,9 +262,15 @@ impl Machine {
         // Both calls may be made again from here.
         match call.route {
             PendingRoute::RestoreNext => self.phase = Phase::Started,
-            PendingRoute::InvocationNext => self.phase = Phase::ResponseSent,
+            PendingRoute::InvocationNext => self.phase = self.between_events(),
         }
         Effect::None
+    }
+
+    /// Events before a snapshot are warm-up events, and init goes on after them: with another one, or with the
+    /// before-snapshot hooks and `restore/next`.
+    fn between_events(&self) -> Phase {
+        if self.mode == Mode::BeforeSnapshot { Phase::Started } else { Phase::ResponseSent }
     }
 
     fn deliver(&mut self, ticket: Ticket) -> Effect {
@@ -371,6 +377,23 @@ mod tests {
         assert_eq!(machine.pending(), Some(PendingCall { route: PendingRoute::RestoreNext, port: 7 }));
         machine.apply(Input::Abandon { ticket: 1 }).unwrap();
         assert_eq!(machine.pending(), None);
+    }
+
+    #[test]
+    fn init_goes_on_after_a_warm_up_event() {
+        let restore = Input::RestoreNext { ticket: 3, port: 7 };
+        let answer = Input::Answer { request_id: "a" };
+        let (wait, none, deliver) = (Ok(Effect::Wait), Ok(Effect::None), Ok(Effect::Deliver(1)));
+        let assign = Input::Assign { request_id: "a" };
+        let warm_up = [next(1), assign, restore.clone(), Input::InitError, answer];
+        let refused = Err("InvalidStateTransition");
+        let effects = run(
+            Mode::BeforeSnapshot,
+            &[&warm_up[..], &[next(2), Input::Abandon { ticket: 2 }, restore]].concat(),
+        );
+        assert_eq!(effects, [wait, deliver, refused, refused, none, wait, none, wait]);
+        let effects = run(Mode::BeforeSnapshot, &[&warm_up[..], &[Input::InitError]].concat());
+        assert_eq!(effects[5], none);
     }
 
     #[test]

@@ -283,6 +283,12 @@ impl Session {
         self.inner().machine.mode().is_snap_start()
     }
 
+    /// Whether the environment is going to be checkpointed: connections that its client keeps open would be in the
+    /// snapshot, and come back without the socket options that the client has set.
+    pub fn is_before_snapshot(&self) -> bool {
+        self.inner().machine.mode() == Mode::BeforeSnapshot
+    }
+
     /// The credentials behind the token of the credentials endpoint; `None` for a wrong token.
     pub fn credentials(&self, token: &str) -> Option<Credentials> {
         self.inner().vault.as_mut()?.open(token, Timestamp::now())
@@ -446,6 +452,10 @@ impl Session {
         let mut inner = self.inner();
         inner.machine.apply(Input::Answer { request_id })?;
         inner.answer = Some(RuntimeAnswer { kind, payload, at: Instant::now() });
+        if inner.machine.mode() == Mode::BeforeSnapshot {
+            // A warm-up event is over; what the init comes to is still to be seen.
+            inner.delivery = None;
+        }
         drop(inner);
         self.changed.notify_waiters();
         Ok(())
