@@ -7,45 +7,44 @@
 //! environments and templates run from it. Each install adds a directory of its own, which also tells the server that
 //! ready sandboxes show an older one. `rekindle runtime remove` removes them all.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use host::protocol::Bind;
-use indicatif::{ProgressBar, ProgressStyle};
 use platform::runtimes::{InstalledRuntime, RUNTIME_FILE, Runtimes};
 
-use super::client;
-use super::interpreter::{self, Interpreter, PythonId};
+use super::language::{self, CLIENT_DIR, Clients, Interpreter, LANG_DIR, Language};
+use super::progress::Progress;
+use super::tools;
 
-/// Where a sandbox shows the interpreter of a runtime that is not the system's.
-const LANG_DIR: &str = "/var/lang";
-
-/// Where a sandbox shows the client.
-const CLIENT_DIR: &str = "/var/runtime";
-
-/// What the search path of Lambda is (facts: the value recorded on AWS), behind the interpreter's own libraries.
-const LIBRARY_PATH_TAIL: &str =
-    "/lib64:/usr/lib64:/var/runtime:/var/runtime/lib:/var/task:/var/task/lib:/opt/lib";
-
-/// How often the spinner turns.
-const TICK: Duration = Duration::from_millis(80);
+/// What the user wants of an install beyond the runtime's name.
+pub struct Wish<'a> {
+    /// This interpreter, and no other.
+    pub from: Option<&'a Path>,
+    /// The client that lies here, not the one of the registry.
+    pub client: Option<&'a Path>,
+    /// Install even what is there and current.
+    pub force: bool,
+}
 
 /// Installs the runtime `id` under `home` (the data directory's `runtimes`).
 ///
 /// # Errors
 ///
-/// As [`interpreter::find`] and [`client::fetch`]; and when files cannot be written.
-pub fn install(id: &str, from: Option<&Path>, force: bool, home: &Path) -> Result<()> {
-    let id = PythonId::parse(id)?;
+/// As [`language::parse`], [`Language::with_client`], [`Language::find`] and [`Language::fetch`]; and when files cannot be
+/// written.
+pub fn install(id: &str, wish: &Wish<'_>, home: &Path) -> Result<()> {
+    let mut language = language::parse(id)?;
+    if let Some(client) = wish.client {
+        language = language.with_client(client)?;
+    }
     let progress = Progress::start(id);
     progress.step("looking for an interpreter");
-    let interpreter = interpreter::find(id, from)?;
-    if !force && is_up_to_date(id, &interpreter, home) {
+    let interpreter = language.find(wish.from)?;
+    if !wish.force && is_up_to_date(&*language, &interpreter, home) {
         progress.finish(&format!(
-            "is installed already ({}); --force installs it anew",
-            interpreter.program.display()
+            "is installed already{}; --force installs it anew",
+            in_brackets(&interpreter.program)
         ));
         return Ok(());
     }
@@ -54,76 +53,67 @@ pub fn install(id: &str, from: Option<&Path>, force: bool, home: &Path) -> Resul
     let home = home.canonicalize()?;
     remove_leftovers(&home, id);
     let work = home.join(format!(".{id}-{}", std::process::id()));
-    let result = build(id, &interpreter, &home, &work, &progress);
+    let result = build(&*language, &interpreter, &home, &work, &progress);
     if result.is_err() {
         std::fs::remove_dir_all(&work).ok();
     }
     let runtime = result?;
     let clients: Vec<String> =
         runtime.clients.iter().map(|(name, version)| format!("{name} {version}")).collect();
-    progress.finish(&format!(
-        "installed: Python {} of {}, {}",
-        runtime.version,
-        interpreter.prefix.display(),
-        clients.join(", ")
-    ));
+    let parts = [format!("{} {}{}", language.title(), runtime.version, in_brackets(&interpreter.program))];
+    progress.finish(&format!("installed: {}", [&parts, &clients[..]].concat().join(", ")));
     Ok(())
 }
 
+/// The program, as an addition to a message; nothing where the function brings its own.
+fn in_brackets(program: &Path) -> String {
+    if program.as_os_str().is_empty() { String::new() } else { format!(" ({})", program.display()) }
+}
+
 fn build(
-    id: PythonId,
+    language: &dyn Language,
     interpreter: &Interpreter,
     home: &Path,
     work: &Path,
     progress: &Progress,
 ) -> Result<InstalledRuntime> {
-    let context = |what: &str| format!("install runtime {id}: {what} {}", work.display());
+    let context = |what: &str| format!("install runtime {language}: {what} {}", work.display());
     std::fs::create_dir_all(work).with_context(|| context("make"))?;
     let client_dir = work.join("client");
-    progress.step(&format!("fetching the AWS client for Python {}", interpreter.version));
-    client::fetch(id, interpreter, &client_dir)?;
-    progress.step("compiling the client");
-    client::compile(id, interpreter, &client_dir)?;
-    client::open_to_all(&client_dir).with_context(|| context("open up"))?;
-    progress.step("checking the client");
-    let clients = client::verify(id, interpreter, &client_dir)?;
-    let place = home.join(id.to_string());
-    let place_context = || format!("install runtime {id}: put {} in place", place.display());
+    progress.step(&format!("fetching the AWS client for {} {}", language.title(), interpreter.version));
+    let clients = language.fetch(interpreter, &client_dir, progress)?;
+    tools::open_to_all(&client_dir).with_context(|| context("open up"))?;
+    let place = home.join(language.to_string());
+    let place_context = || format!("install runtime {language}: put {} in place", place.display());
     std::fs::create_dir_all(&place).with_context(place_context)?;
-    let runtime = describe(id, interpreter, &next_client_dir(&place), clients);
+    let runtime = describe(language, interpreter, &next_client_dir(&place), clients);
     std::fs::write(work.join(RUNTIME_FILE), serde_json::to_string_pretty(&runtime)?)
         .with_context(|| context("write"))?;
     put_in_place(work, &place, client_dir_of(&runtime)).with_context(place_context)?;
     Ok(runtime)
 }
 
-/// What the server needs to know about the runtime. The interpreter runs with `-S`, so that packages installed on the
-/// host stay out of functions; the bootstrap does the rest of what `site` does.
+/// What the server needs to know about the runtime.
 fn describe(
-    id: PythonId,
+    language: &dyn Language,
     interpreter: &Interpreter,
     client_dir: &Path,
-    clients: BTreeMap<String, String>,
+    clients: Clients,
 ) -> InstalledRuntime {
     let mut binds = vec![Bind { source: client_dir.to_path_buf(), target: PathBuf::from(CLIENT_DIR) }];
-    let lang_dir = if interpreter.is_of_the_system() {
-        interpreter.prefix.clone()
-    } else {
+    if !interpreter.is_of_the_system() {
         binds.push(Bind { source: interpreter.prefix.clone(), target: PathBuf::from(LANG_DIR) });
-        PathBuf::from(LANG_DIR)
-    };
-    let program = lang_dir.join("bin").join(id.to_string());
-    let library_path = format!("{}:{LIBRARY_PATH_TAIL}", lang_dir.join("lib").display());
+    }
+    let extras = interpreter.extras.iter();
+    binds.extend(extras.map(|path| Bind { source: path.clone(), target: path.clone() }));
+    let start = language.describe(interpreter);
     InstalledRuntime {
-        id: id.to_string(),
+        id: language.to_string(),
         version: interpreter.version.clone(),
-        language: "python".to_owned(),
-        argv: vec![
-            program.display().to_string(),
-            "-S".to_owned(),
-            format!("{CLIENT_DIR}/{}", client::BOOTSTRAP_FILE),
-        ],
-        env: BTreeMap::from([("LD_LIBRARY_PATH".to_owned(), library_path)]),
+        language: language.name().to_owned(),
+        interpreter: interpreter.program.clone(),
+        argv: start.argv,
+        env: start.env,
         binds,
         snap_start: true,
         clients,
@@ -131,15 +121,15 @@ fn describe(
 }
 
 /// Whether what is installed is whole, in its place, and made with this very interpreter.
-fn is_up_to_date(id: PythonId, interpreter: &Interpreter, home: &Path) -> bool {
-    let Some(runtime) = Runtimes::open(home).get(&id.to_string()) else { return false };
+fn is_up_to_date(language: &dyn Language, interpreter: &Interpreter, home: &Path) -> bool {
+    let Some(runtime) = Runtimes::open(home).get(&language.to_string()) else { return false };
     let place = home.canonicalize().unwrap_or_default().join(&runtime.id);
     let client_dir = client_dir_of(&runtime);
-    let expected = describe(id, interpreter, client_dir, runtime.clients.clone());
+    let expected = describe(language, interpreter, client_dir, runtime.clients.clone());
     runtime == expected
         && client_dir.parent() == Some(&place)
         && runtime.missing_path().is_none()
-        && client::has_this_bootstrap(client_dir)
+        && language.is_current(client_dir)
 }
 
 /// Where the runtime's client lies on the host.
@@ -164,7 +154,7 @@ fn put_in_place(work: &Path, place: &Path, client_dir: &Path) -> std::io::Result
 }
 
 /// Removes what an interrupted install of the same runtime left. Failing to is no reason to stop.
-fn remove_leftovers(home: &Path, id: PythonId) {
+fn remove_leftovers(home: &Path, id: &str) {
     let mark = format!(".{id}-");
     for entry in std::fs::read_dir(home).into_iter().flatten().flatten() {
         if entry.file_name().to_string_lossy().starts_with(&mark) {
@@ -173,57 +163,24 @@ fn remove_leftovers(home: &Path, id: PythonId) {
     }
 }
 
-/// A spinner on a terminal; without one, a line when the work is done.
-struct Progress {
-    id: PythonId,
-    bar: ProgressBar,
-}
-
-impl Progress {
-    fn start(id: PythonId) -> Self {
-        let bar = ProgressBar::new_spinner();
-        if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix}: {msg} ({elapsed})") {
-            bar.set_style(style);
-        }
-        bar.set_prefix(id.to_string());
-        bar.enable_steady_tick(TICK);
-        Self { id, bar }
-    }
-
-    fn step(&self, what: &str) {
-        self.bar.set_message(what.to_owned());
-    }
-
-    fn finish(&self, what: &str) {
-        self.bar.finish_and_clear();
-        println!("{} {what}", self.id);
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        self.bar.finish_and_clear();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn interpreter(prefix: &str) -> Interpreter {
-        Interpreter {
+    fn described(prefix: &str, extras: &[&str]) -> InstalledRuntime {
+        let interpreter = Interpreter {
             program: Path::new(prefix).join("bin/python3.12"),
             prefix: prefix.into(),
             version: "3.12.1".to_owned(),
-            has_pip: true,
-        }
+            extras: extras.iter().map(PathBuf::from).collect(),
+        };
+        let language = language::parse("python3.12").unwrap();
+        describe(&*language, &interpreter, Path::new("/data/client"), Clients::new())
     }
 
     #[test]
     fn an_interpreter_outside_of_the_system_is_bound_at_var_lang() {
-        let id = PythonId::parse("python3.12").unwrap();
-        let runtime =
-            describe(id, &interpreter("/home/me/python"), Path::new("/data/client"), BTreeMap::new());
+        let runtime = described("/home/me/python", &[]);
         assert_eq!(runtime.argv, ["/var/lang/bin/python3.12", "-S", "/var/runtime/bootstrap.py"]);
         assert_eq!(runtime.binds.len(), 2);
         assert!(runtime.env["LD_LIBRARY_PATH"].starts_with("/var/lang/lib:"));
@@ -231,10 +188,16 @@ mod tests {
 
     #[test]
     fn an_interpreter_of_the_system_needs_no_bind() {
-        let id = PythonId::parse("python3.12").unwrap();
-        let runtime = describe(id, &interpreter("/usr"), Path::new("/data/client"), BTreeMap::new());
+        let runtime = described("/usr", &[]);
         assert_eq!(runtime.argv[0], "/usr/bin/python3.12");
         assert_eq!(runtime.binds.len(), 1);
+    }
+
+    #[test]
+    fn what_an_interpreter_keeps_elsewhere_is_shown_at_its_own_path() {
+        let runtime = described("/usr", &["/etc/python3.12"]);
+        let target = PathBuf::from("/etc/python3.12");
+        assert_eq!(runtime.binds[1], Bind { source: target.clone(), target });
     }
 
     #[test]

@@ -5,10 +5,17 @@
 //!
 //! Deliberately absent: downloading interpreters. Every system has its own way to get one, and an error names it.
 
-mod client;
+mod dotnet;
 mod install;
-mod interpreter;
-mod probe;
+mod java;
+mod language;
+mod node;
+mod places;
+mod progress;
+mod provided;
+mod python;
+mod ruby;
+mod tools;
 
 use std::path::{Path, PathBuf};
 
@@ -16,6 +23,8 @@ use anyhow::{Context, Result, bail};
 use clap::Subcommand;
 use comfy_table::{Table, presets};
 use platform::runtimes::{InstalledRuntime, Runtimes};
+
+use install::Wish;
 
 /// What `rekindle runtime` can do.
 #[derive(Debug, Clone, Subcommand)]
@@ -28,6 +37,9 @@ pub enum RuntimeCommand {
         /// Use this interpreter: a program, or the directory it was installed to.
         #[arg(long, value_name = "PATH")]
         from: Option<PathBuf>,
+        /// Take the AWS client from here, not from the registry (.NET: a directory of DLLs; Ruby: a .gem file).
+        #[arg(long, value_name = "PATH")]
+        client: Option<PathBuf>,
         /// Install anew even if the runtime is there and works.
         #[arg(long)]
         force: bool,
@@ -54,11 +66,12 @@ pub enum RuntimeCommand {
 pub fn run(command: RuntimeCommand, data_dir: &Path) -> Result<()> {
     let home = data_dir.join("runtimes");
     match command {
-        RuntimeCommand::Install { ids, from, force } => {
-            if from.is_some() && ids.len() > 1 {
-                bail!("install runtimes: --from names one interpreter, so give one runtime");
+        RuntimeCommand::Install { ids, from, client, force } => {
+            if (from.is_some() || client.is_some()) && ids.len() > 1 {
+                bail!("install runtimes: --from and --client are for one runtime, so give one");
             }
-            ids.iter().try_for_each(|id| install::install(id, from.as_deref(), force, &home))
+            let wish = Wish { from: from.as_deref(), client: client.as_deref(), force };
+            ids.iter().try_for_each(|id| install::install(id, &wish, &home))
         }
         RuntimeCommand::List { json } => list(&Runtimes::open(home), json),
         RuntimeCommand::Remove { id } => remove(&Runtimes::open(home), &id),
@@ -91,22 +104,12 @@ fn table(all: &[InstalledRuntime]) -> Table {
             runtime.clients.iter().map(|(name, version)| format!("{name} {version}")).collect();
         let interpreter = match runtime.missing_path() {
             Some(path) => format!("missing: {}", path.display()),
-            None => interpreter_on_host(runtime),
+            None => runtime.interpreter.display().to_string(),
         };
         let snap_start = if runtime.snap_start { "yes" } else { "no" };
         table.add_row([&runtime.id, &runtime.version, snap_start, &clients.join(", "), &interpreter]);
     }
     table
-}
-
-/// The interpreter's path on the host: its path in the sandbox, seen through the bind that shows it there.
-fn interpreter_on_host(runtime: &InstalledRuntime) -> String {
-    let program = Path::new(runtime.argv.first().map_or("", String::as_str));
-    let bound = runtime.binds.iter().find_map(|bind| {
-        let inner = program.strip_prefix(&bind.target).ok()?;
-        Some(bind.source.join(inner))
-    });
-    bound.unwrap_or_else(|| program.to_path_buf()).display().to_string()
 }
 
 fn remove(runtimes: &Runtimes, id: &str) -> Result<()> {

@@ -11,10 +11,6 @@ for name in ("ssl", "sqlite3", "lzma", "bz2", "ctypes", "zlib", "readline", "cur
         __import__(name)
     except Exception:
         pass
-try:
-    has_pip = True
-except Exception:
-    has_pip = False
 with open("/proc/self/maps") as maps:
     fields = (line.rstrip("\n").split(None, 5) for line in maps)
     mapped = sorted({field[5] for field in fields if len(field) == 6 and field[5].startswith("/")})
@@ -29,7 +25,6 @@ print(
             "base_prefix": sys.base_prefix,
             "base_exec_prefix": sys.base_exec_prefix,
             "standard_library": sysconfig.get_path("stdlib"),
-            "has_pip": has_pip,
             "mapped": mapped,
         }
     )

@@ -6,18 +6,15 @@
 //!
 //! Deliberately absent: installing interpreters.
 
-use std::collections::BTreeSet;
-use std::ffi::OsString;
 use std::fmt;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
+use super::client;
 use super::probe::{self, Facts};
-
-/// The directories that a sandbox shows as the host has them.
-const SHOWN_DIRS: [&str; 5] = ["/usr", "/lib", "/lib64", "/bin", "/sbin"];
+use crate::runtime::language::Interpreter;
+use crate::runtime::places::{self, children, variable};
 
 /// The minor versions of Python 3 that can be installed.
 const MINORS: std::ops::RangeInclusive<u32> = 9..=14;
@@ -29,16 +26,10 @@ pub struct PythonId {
 }
 
 impl PythonId {
-    /// Reads an identifier.
-    ///
-    /// # Errors
-    ///
-    /// If it is not one of the Python runtimes that can be installed.
-    pub fn parse(id: &str) -> Result<Self> {
-        match id.strip_prefix("python3.").and_then(|minor| minor.parse().ok()) {
-            Some(minor) if MINORS.contains(&minor) && id == format!("python3.{minor}") => Ok(Self { minor }),
-            _ => bail!("install runtime {id}: it is unknown; choose one of python3.9 to python3.14"),
-        }
+    /// Reads an identifier; `None` if it is not one of the Python runtimes that can be installed.
+    pub fn parse(id: &str) -> Option<Self> {
+        let minor = id.strip_prefix("python3.")?.parse().ok()?;
+        (MINORS.contains(&minor) && id == format!("python3.{minor}")).then_some(Self { minor })
     }
 
     /// The version without its patch level, such as `3.12`.
@@ -56,26 +47,6 @@ impl PythonId {
 impl fmt::Display for PythonId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "python3.{}", self.minor)
-    }
-}
-
-/// An interpreter that was asked and that sandboxes can run.
-#[derive(Debug, Clone)]
-pub struct Interpreter {
-    /// The program on the host.
-    pub program: PathBuf,
-    /// Where it is installed, without symbolic links.
-    pub prefix: PathBuf,
-    /// Version with patch level, such as `3.12.1`.
-    pub version: String,
-    /// Whether it can run pip.
-    pub has_pip: bool,
-}
-
-impl Interpreter {
-    /// Whether a sandbox sees it in the system directories, so that it needs no bind of its own.
-    pub fn is_of_the_system(&self) -> bool {
-        is_shown(&self.prefix)
     }
 }
 
@@ -112,7 +83,7 @@ pub fn find(id: PythonId, from: Option<&Path>) -> Result<Interpreter> {
 pub fn find_any_with_pip() -> Option<PathBuf> {
     MINORS.rev().flat_map(|minor| candidates(PythonId { minor })).find_map(|program| {
         let facts = probe::ask(&program)?;
-        (facts.has_pip && facts.version.0 == 3).then_some(program)
+        (facts.version.0 == 3 && client::has_pip(&program)).then_some(program)
     })
 }
 
@@ -145,28 +116,15 @@ fn explain_absence(id: PythonId, from: Option<&Path>, refusals: &[String]) -> St
 /// Where an interpreter of that version may be, best guess first. Nothing is checked here.
 fn candidates(id: PythonId) -> Vec<PathBuf> {
     let name = id.to_string();
-    let home = std::env::home_dir().unwrap_or_default();
-    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-
-    let path: OsString = std::env::var_os("PATH").unwrap_or_default();
-    let mut dirs: Vec<PathBuf> = std::env::split_paths(&path).collect();
+    let home = places::home();
+    let mut dirs = places::path_dirs();
     dirs.extend(children(&variable("PYENV_ROOT").unwrap_or_else(|| home.join(".pyenv")).join("versions")));
     let uv_home = variable("UV_PYTHON_INSTALL_DIR").unwrap_or_else(|| {
         variable("XDG_DATA_HOME").unwrap_or_else(|| home.join(".local/share")).join("uv/python")
     });
     dirs.extend(children(&uv_home));
     dirs.extend(["/usr/bin", "/usr/local/bin"].map(PathBuf::from));
-
-    let mut seen = BTreeSet::new();
-    let programs = dirs.into_iter().flat_map(|dir| [dir.join(&name), dir.join("bin").join(&name)]);
-    programs.filter(|program| program.is_file() && seen.insert(program.clone())).collect()
-}
-
-fn children(dir: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
-    let mut found: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    found.sort();
-    found
+    places::programs(&name, dirs)
 }
 
 /// Whether a sandbox would show everything that the interpreter needs.
@@ -179,50 +137,22 @@ fn judge(id: PythonId, facts: &Facts) -> Result<Interpreter> {
     if !program.is_file() {
         bail!("{} has no bin/{id}", prefix.display());
     }
-    for path in [prefix.as_path(), &program, &facts.standard_library] {
-        if !is_readable_by_all(path) {
-            bail!(
-                "{} is not readable by everyone (remedy: chmod -R o+rX {})",
-                path.display(),
-                prefix.display()
-            );
-        }
-    }
+    places::check_readable(&prefix, &[&prefix, &program, &facts.standard_library])?;
     let hidden = |path: &&PathBuf| {
-        !is_shown(path) && !path.starts_with(&prefix) && !path.starts_with(&facts.base_prefix)
+        !places::is_shown(path) && !path.starts_with(&prefix) && !path.starts_with(&facts.base_prefix)
     };
     if let Some(library) = facts.mapped.iter().find(hidden) {
         bail!("{} needs {}, which a sandbox does not show", program.display(), library.display());
     }
     let (major, minor, patch) = facts.version;
-    Ok(Interpreter { program, prefix, version: format!("{major}.{minor}.{patch}"), has_pip: facts.has_pip })
-}
-
-fn is_shown(path: &Path) -> bool {
-    SHOWN_DIRS.iter().any(|dir| path.starts_with(dir))
-}
-
-/// Functions run as a user of their own, which is "other" for every file of the host.
-fn is_readable_by_all(path: &Path) -> bool {
-    const READ: u32 = 0o4;
-    const SEARCH_OR_RUN: u32 = 0o1;
-    path.metadata()
-        .is_ok_and(|metadata| metadata.permissions().mode() & (READ | SEARCH_OR_RUN) == READ | SEARCH_OR_RUN)
+    Ok(Interpreter { program, prefix, version: format!("{major}.{minor}.{patch}"), extras: Vec::new() })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
-    #[test]
-    fn only_supported_identifiers_parse() {
-        for id in ["python3.9", "python3.12", "python3.14"] {
-            assert_eq!(PythonId::parse(id).unwrap().to_string(), id);
-        }
-        for id in ["python3.8", "python3.15", "python3", "python3.012", "python3.12 ", "nodejs20.x", ""] {
-            assert!(PythonId::parse(id).is_err(), "{id}");
-        }
-    }
+    use super::*;
 
     #[test]
     fn absence_names_every_remedy() {
@@ -258,7 +188,6 @@ mod tests {
             base_prefix: prefix.path().to_path_buf(),
             base_exec_prefix: prefix.path().to_path_buf(),
             standard_library: prefix.path().to_path_buf(),
-            has_pip: true,
             mapped: vec!["/usr/lib/libc.so.6".into(), prefix.path().join("lib/libpython3.12.so")],
         };
         let id = PythonId::parse("python3.12").unwrap();
