@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::runtime::RuntimeCommand;
 use crate::snapshot::SnapshotCommand;
+use crate::standalone::{self, CheckpointArguments, ImageCommand, RestoreArguments};
 use crate::{doctor, runtime, serve, snapshot};
 
 /// A self-hosted function platform, compatible with the AWS Lambda API, with real SnapStart.
@@ -41,6 +42,13 @@ enum Command {
     /// Look at snapshots.
     #[command(subcommand)]
     Snapshot(SnapshotCommand),
+    /// Save a running program with all its processes into a folder.
+    Checkpoint(CheckpointArguments),
+    /// Bring a saved program back, once or many times.
+    Restore(RestoreArguments),
+    /// Look at saved programs.
+    #[command(subcommand)]
+    Image(ImageCommand),
     /// The privileged half of the server; `serve` starts it.
     #[command(hide = true)]
     HostRole(HostRoleArguments),
@@ -105,16 +113,20 @@ impl Arguments {
     /// # Errors
     /// Whatever went wrong, for the user to read.
     pub fn run(self) -> Result<ExitCode> {
-        let data_dir = match self.data_dir {
-            Some(dir) => std::path::absolute(dir).context("find the data directory")?,
-            None => default_data_dir()?,
+        // Not every command has need of one.
+        let data_dir = || match self.data_dir {
+            Some(dir) => std::path::absolute(dir).context("find the data directory"),
+            None => default_data_dir(),
         };
         match self.command {
-            Command::Serve(arguments) => serve::run(&arguments, &data_dir),
-            Command::Doctor { json } => doctor::run(json, &data_dir),
-            Command::Runtime(command) => runtime::run(command, &data_dir).map(|()| ExitCode::SUCCESS),
-            Command::Snapshot(command) => snapshot::run(command, &data_dir).map(|()| ExitCode::SUCCESS),
-            Command::HostRole(arguments) => serve::host::main(&arguments, &data_dir),
+            Command::Serve(arguments) => serve::run(&arguments, &data_dir()?),
+            Command::Doctor { json } => doctor::run(json, &data_dir()?),
+            Command::Runtime(command) => runtime::run(command, &data_dir()?).map(|()| ExitCode::SUCCESS),
+            Command::Snapshot(command) => snapshot::run(command, &data_dir()?).map(|()| ExitCode::SUCCESS),
+            Command::Checkpoint(arguments) => standalone::checkpoint(&arguments),
+            Command::Restore(arguments) => standalone::restore(&arguments),
+            Command::Image(command) => standalone::image(&command),
+            Command::HostRole(arguments) => serve::host::main(&arguments, &data_dir()?),
         }
     }
 }

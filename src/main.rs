@@ -7,6 +7,7 @@ mod doctor;
 mod runtime;
 mod serve;
 mod snapshot;
+mod standalone;
 
 use std::process::ExitCode;
 
