@@ -28,7 +28,12 @@ GENERATIONS = 5
 # Items that may be refused here beside those that any engine may refuse, and why.
 REFUSED: dict[str, str] = {
     "tree-orphan": "a process that has left the tree holds the other end of a pipe",
+    "inotifies": "a watched file is looked for by name in a sandbox's own tree only",
+    "blocked-files": "the same",
 }
+# Files on disk stay where they are, and so do those of /dev/shm, which a guest removes at its end: clones of it would
+# remove them for each other.
+SHARED = {"shared-tmpfs"}
 # Items whose ports the host keeps for a while after a saved program was ended: restored into a network of their own.
 OWN_NETWORK = {"tcp-connected", "tcp-half-closed", "tree-loopback", "tree-prefork"}
 # Items that know their parent. That of a restored program is the first process of its namespace, so they are started
@@ -56,7 +61,7 @@ def items(which: str = "--list") -> list[str]:
     return subprocess.run([GUEST, which], capture_output=True, text=True, check=True).stdout.split()
 
 
-ITEMS = items()
+ITEMS = [item for item in items() if item not in SHARED]
 REFUSABLE = {*items("--list-refusable"), *REFUSED}
 
 

@@ -185,6 +185,13 @@ pub struct TimerFd {
     /// Expirations that nobody has read yet.
     #[prost(uint64, tag = "4")]
     pub ticks: u64,
+    /// When it expires by the wall clock, in nanoseconds since 1970, if it was set to a moment (`TFD_TIMER_ABSTIME`) of
+    /// that clock; zero otherwise.
+    #[prost(uint64, tag = "5")]
+    pub moment_ns: u64,
+    /// The flags that it was set with (`TFD_TIMER_*`).
+    #[prost(uint32, tag = "6")]
+    pub flags: u32,
 }
 
 /// See [`Kind::Epoll`].

@@ -14,6 +14,7 @@
 pub mod area;
 mod clone;
 mod files;
+mod filters;
 pub mod frame;
 pub mod list;
 mod memory;

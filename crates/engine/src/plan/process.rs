@@ -253,6 +253,12 @@ pub fn own_signal_actions(list: &mut List, process: &Process) {
     }
 }
 
+/// The nice value of a thread. A host that does not allow it runs the thread all the same.
+pub fn priority(list: &mut List, nice: i32) {
+    let which = u64::from(libc::PRIO_PROCESS);
+    list.attempt(libc::SYS_setpriority, &[which.into(), 0.into(), (nice as i64 as u64).into()]);
+}
+
 /// Registrations belong to the address space: a fork keeps them.
 pub fn membarrier(list: &mut List, process: &Process) {
     for bit in (0..32).filter(|bit| process.membarrier & (1 << bit) != 0) {

@@ -19,6 +19,8 @@ pub const FILE: u32 = 16;
 /// Regions with at least this much saved memory are worth huge pages.
 const HUGE_BYTES: u64 = 2 << 20;
 const PAGE_BYTES: u64 = 4096;
+/// Nice value of a template.
+const PRIORITY: i32 = -10;
 
 /// Writes the list that empties the process and maps everything. When it is done, the loader fills the pages.
 pub fn map(list: &mut List, context: &Context<'_>) {
@@ -86,6 +88,8 @@ pub fn finish(list: &mut List, context: &Context<'_>, files_max: Option<(u64, u6
     process::own_signal_actions(list, root);
     process::memory_map(list, context, root, true);
     process::membarrier(list, root);
+    // Until they are released clones carry out the platform's work, and somebody waits for it.
+    process::priority(list, PRIORITY);
     if let Some((soft, hard)) = files_max {
         let value = list.words(&[soft, hard]);
         let args = [0.into(), u64::from(libc::RLIMIT_NOFILE).into(), value.into(), 0.into()];
@@ -238,21 +242,35 @@ fn huge_pages(list: &mut List, runs: &[PageRun], mapping: &Mapping, place: u64) 
     }
     let first = runs.partition_point(|run| run.address + run.bytes <= mapping.start);
     let mut next = mapping.start.next_multiple_of(HUGE_BYTES);
+    let mut together: Option<(u64, u64)> = None;
     // A reservation may be terabytes long, so the runs are walked and not the spans.
     for run in runs[first..].iter().take_while(|run| run.address < mapping.end) {
         let mut span = next.max(run.address / HUGE_BYTES * HUGE_BYTES);
         while span < run.address + run.bytes && span + HUGE_BYTES <= mapping.end {
             if filled(runs, span, span + HUGE_BYTES) >= HUGE_BYTES / 2 {
                 let address = place + (span - mapping.start);
-                for (bytes, advice) in
-                    [(PAGE_BYTES, libc::MADV_POPULATE_WRITE), (HUGE_BYTES, libc::MADV_COLLAPSE)]
-                {
-                    list.attempt(libc::SYS_madvise, &[address.into(), bytes.into(), (advice as u64).into()]);
-                }
+                let touch = libc::MADV_POPULATE_WRITE as u64;
+                list.attempt(libc::SYS_madvise, &[address.into(), PAGE_BYTES.into(), touch.into()]);
+                together = match together {
+                    Some((from, to)) if to == address => Some((from, address + HUGE_BYTES)),
+                    other => {
+                        collapse(list, other);
+                        Some((address, address + HUGE_BYTES))
+                    }
+                };
             }
             span += HUGE_BYTES;
         }
         next = next.max(span);
+    }
+    collapse(list, together);
+}
+
+/// One call for all that touch: each begins with work on every processor.
+fn collapse(list: &mut List, range: Option<(u64, u64)>) {
+    if let Some((from, to)) = range {
+        let advice = libc::MADV_COLLAPSE as u64;
+        list.attempt(libc::SYS_madvise, &[from.into(), (to - from).into(), advice.into()]);
     }
 }
 

@@ -2,9 +2,9 @@
 
 use super::files::{Files, close_made, record_locks, settle};
 use super::list::{Arg, CloneArgs, List};
-use super::process::{self, TRIES, timers, wait_for_first, wait_for_others};
-use super::{Context, Privilege, Received, frame};
-use crate::image::{Process, Thread};
+use super::process::{self, TRIES, priority, timers, wait_for_first, wait_for_others};
+use super::{Context, Privilege, Received, filters, frame};
+use crate::image::{Process, Thread, Timer};
 use crate::ops::Code;
 
 const THREAD: u64 = (libc::CLONE_VM
@@ -23,12 +23,12 @@ const CAPABILITY_VERSION: u64 = 0x2008_0522;
 /// Where `struct sched_attr` keeps the nice value.
 const NICE: usize = 16;
 const IOPRIO_WHO_PROCESS: u64 = 1;
+/// Where `siginfo_t` keeps its code, and the timer that a signal comes from.
+const SI_CODE: usize = 8;
+const SI_TIMER_ID: usize = 16;
 const SECBIT_KEEP_CAPS: u32 = 1 << 4;
 /// `CAP_CHECKPOINT_RESTORE`.
 const LAST_CAPABILITY: u64 = 40;
-const SECCOMP_SET_MODE_FILTER: u64 = 1;
-/// `SECCOMP_FILTER_FLAG_LOG` and `SECCOMP_FILTER_FLAG_SPEC_ALLOW`: the flags that describe the filter itself.
-const FILTER_FLAGS: u64 = 2 | 4;
 
 /// Creates every thread but the main one, each of which prepares itself, gives up its privilege and waits; then
 /// writes the main thread's last steps.
@@ -85,12 +85,10 @@ fn thread_state(list: &mut List, thread: &Thread) {
     if !thread.scheduling.is_empty() {
         let attributes = list.data(&thread.scheduling, 8);
         list.attempt(libc::SYS_sched_setattr, &[0.into(), attributes.into(), 0.into()]);
-        // A policy that does not look at it keeps it for a later change of policy.
-        let nice = thread.scheduling.get(NICE..NICE + 4).and_then(|bytes| bytes.first_chunk());
-        let nice = nice.map_or(0, |bytes| i32::from_ne_bytes(*bytes));
-        let which = u64::from(libc::PRIO_PROCESS);
-        list.attempt(libc::SYS_setpriority, &[which.into(), 0.into(), (nice as i64 as u64).into()]);
     }
+    // A policy that does not look at it keeps it for a later change of policy.
+    let nice = thread.scheduling.get(NICE..NICE + 4).and_then(|bytes| bytes.first_chunk());
+    priority(list, nice.map_or(0, |bytes| i32::from_ne_bytes(*bytes)));
     if !thread.affinity.is_empty() {
         let (set, bytes) = (list.data(&thread.affinity, 8), thread.affinity.len() as u64);
         list.attempt(libc::SYS_sched_setaffinity, &[0.into(), bytes.into(), set.into()]);
@@ -155,9 +153,8 @@ pub fn credentials(list: &mut List, context: &Context<'_>, process: &Process) {
 
 /// A change of user makes a process undumpable, so this comes after it in every thread.
 pub fn dumpable(list: &mut List, process: &Process) {
-    if process.dumpable {
-        list.exactly(libc::SYS_prctl, &[(libc::PR_SET_DUMPABLE as u64).into(), 1.into()], 0);
-    }
+    let dumpable = u64::from(process.dumpable);
+    list.exactly(libc::SYS_prctl, &[(libc::PR_SET_DUMPABLE as u64).into(), dumpable.into()], 0);
 }
 
 /// Takes what the process did not have out of its bounding set.
@@ -174,21 +171,24 @@ fn id_of(ids: &[u32], at: usize) -> u32 {
 
 /// Signals that waited, filters and the frame: what a thread does last.
 fn go(list: &mut List, process: &Process, thread: &Thread) {
-    for signal in &thread.pending_signals {
+    for signal in thread.pending_signals.iter().filter(|signal| !comes_again(process, signal)) {
         let info = list.data(signal, 8);
         let args = [(process.pid as u64).into(), (thread.tid as u64).into(), number_of(signal), info.into()];
         list.attempt(libc::SYS_rt_tgsigqueueinfo, &args);
     }
-    for filter in &thread.filters {
-        let program = list.data(&filter.program, 8);
-        let header = list.words(&[filter.program.len() as u64 / 8, program]);
-        let args = [SECCOMP_SET_MODE_FILTER.into(), (filter.flags & FILTER_FLAGS).into(), header.into()];
-        list.exactly(libc::SYS_seccomp, &args, 0);
-    }
+    filters::put_on_self(list, thread, filters::early(process));
     // The frame's own address stands in it, so its place is taken first and filled with the same length.
     let place = list.data(&[], frame::ALIGNMENT);
     list.data(&frame::frame(thread, place), 1);
     list.step(Code::Sigreturn, &[place.into()]);
+}
+
+/// Whether a signal that waits is that of a periodic timer, which sends it again with the right count of overruns.
+fn comes_again(process: &Process, signal: &[u8]) -> bool {
+    let field = |at: usize| signal.get(at..at + 4).and_then(|bytes| bytes.first_chunk()).copied();
+    let (code, id) = (field(SI_CODE).map(i32::from_ne_bytes), field(SI_TIMER_ID).map(u32::from_ne_bytes));
+    let periodic = |timer: &&Timer| Some(timer.id) == id && timer.setting[..2] != [0, 0];
+    code == Some(libc::SI_TIMER) && process.timers.iter().any(|timer| periodic(&timer))
 }
 
 /// `si_signo`.
@@ -227,6 +227,7 @@ fn release(list: &mut List, context: &Context<'_>, files: &Files, index: usize) 
     let others = process.threads.len() as u64 - 1;
     list.step(Code::Wait, &[context.area.ready_word().into(), others.into()]);
     dumpable(list, process);
+    filters::put_on_all(list, process, filters::early(process));
     let stack = main.registers[frame::register::RSP] - RED_ZONE_BYTES;
     for function in &process.reseed_functions {
         list.function(*function, stack, 1);
@@ -250,7 +251,7 @@ fn release(list: &mut List, context: &Context<'_>, files: &Files, index: usize) 
             record_locks(list, process);
         }
     }
-    for signal in &process.pending_signals {
+    for signal in process.pending_signals.iter().filter(|signal| !comes_again(process, signal)) {
         let info = list.data(signal, 8);
         list.attempt(
             libc::SYS_rt_sigqueueinfo,

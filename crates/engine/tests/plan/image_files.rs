@@ -32,6 +32,7 @@ pub fn open_files(tape: &mut Tape, image: &mut Image) {
                     value_ns: ns,
                     interval_ns: ns / 3,
                     ticks: 0,
+                    ..TimerFd::default()
                 })));
             }
             9 => files.push(of(Kind::SignalFd(0x40 + u64::from(id)))),

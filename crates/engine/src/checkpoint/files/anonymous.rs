@@ -1,8 +1,13 @@
 //! Files that are made by a call of their own: eventfd, timerfd, signalfd, epoll sets, inotify, pidfd.
 
+use std::time::Duration;
+
 use super::{Files, REOPEN};
 use crate::checkpoint::{CheckpointError, Doing};
 use crate::image::{Epoll, EventFd, Kind, TimerFd};
+
+/// How often a timer that may be about to expire is looked at.
+const TIMER_LOOKS: u32 = 3;
 
 impl Files<'_> {
     pub(super) fn anonymous(&mut self, index: usize) -> Result<Kind, CheckpointError> {
@@ -36,18 +41,36 @@ impl Files<'_> {
     fn timer(&mut self, index: usize) -> Result<Kind, CheckpointError> {
         let pid = self.entries[index].held.pid;
         let copy = self.copy(index)?;
-        // Asking moves a periodic timer that has expired on to its next expiry; the ticks are counted then.
-        let setting = rustix::time::timerfd_gettime(&copy).doing("read a timer", pid)?;
-        let title = self.entries[index].title.clone();
-        let info = self.entry(self.entries[index].held, title)?.info;
         let nanoseconds =
             |time: rustix::time::Timespec| time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64;
-        Ok(Kind::TimerFd(TimerFd {
-            clock: info.number("clockid", 10) as i32,
-            value_ns: nanoseconds(setting.it_value),
-            interval_ns: nanoseconds(setting.it_interval),
-            ticks: info.number("ticks", 10),
-        }))
+        let mut looks = 0;
+        loop {
+            // Asking moves a periodic timer that has expired on to its next expiry; the ticks are counted then.
+            let setting = rustix::time::timerfd_gettime(&copy).doing("read a timer", pid)?;
+            let title = self.entries[index].title.clone();
+            let info = self.entry(self.entries[index].held, title)?.info;
+            let clock = info.number("clockid", 10) as i32;
+            let flags = info.number("settime flags", 8) as u32;
+            let value_ns = nanoseconds(setting.it_value);
+            let by_wall_clock = [libc::CLOCK_REALTIME, libc::CLOCK_REALTIME_ALARM].contains(&clock)
+                && flags & libc::TFD_TIMER_ABSTIME as u32 != 0;
+            let now_ns = nanoseconds(rustix::time::clock_gettime(rustix::time::ClockId::Realtime));
+            let timer = TimerFd {
+                clock,
+                value_ns,
+                interval_ns: nanoseconds(setting.it_interval),
+                ticks: info.number("ticks", 10),
+                moment_ns: if by_wall_clock && value_ns > 0 { now_ns + value_ns } else { 0 },
+                flags,
+            };
+            looks += 1;
+            // One whose time has come reads like one that is not armed until its interrupt has run.
+            let unclear = timer.value_ns == 0 && (timer.interval_ns > 0 || timer.ticks == 0);
+            if !unclear || looks == TIMER_LOOKS {
+                return Ok(Kind::TimerFd(timer));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     fn pidfd(&mut self, index: usize) -> Result<Kind, CheckpointError> {

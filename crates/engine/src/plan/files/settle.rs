@@ -45,9 +45,14 @@ pub fn settle(list: &mut List, context: &Context<'_>, files: &Files) {
 fn arm(list: &mut List, number: Arg, timer: &TimerFd) {
     if timer.value_ns > 0 {
         let split = |ns: u64| [ns / 1_000_000_000, ns % 1_000_000_000];
-        let [interval, value] = [split(timer.interval_ns), split(timer.value_ns)];
+        // A moment of the wall clock stays that moment; every other clock goes on from where it stood.
+        let (value_ns, flags) = match timer.moment_ns {
+            0 => (timer.value_ns, 0),
+            moment_ns => (moment_ns, u64::from(timer.flags)),
+        };
+        let [interval, value] = [split(timer.interval_ns), split(value_ns)];
         let address = list.words(&[interval[0], interval[1], value[0], value[1]]);
-        list.exactly(libc::SYS_timerfd_settime, &[number, 0.into(), address.into(), 0.into()], 0);
+        list.exactly(libc::SYS_timerfd_settime, &[number, flags.into(), address.into(), 0.into()], 0);
     }
     if timer.ticks > 0 {
         // A kernel without checkpoint support cannot: then the next expiry is the first that is seen.

@@ -4,6 +4,8 @@ use crate::files::What;
 use crate::memory::Backed;
 use crate::world::{EBADF, ECHILD, EINVAL, ENOENT, EPERM, Outcome, World};
 
+const SECCOMP_FILTER_FLAG_TSYNC: u64 = 1;
+
 const RECEIVED_SANDBOX: usize = 0;
 const RECEIVED_TIME: usize = 1;
 const PR_SET_VMA: i32 = 0x5356_4d41;
@@ -149,8 +151,15 @@ impl World<'_> {
                 let program = self.spaces[space].read(header[1], header[0] * 8);
                 if !thread.privileged && !thread.no_new_privileges {
                     EPERM
-                } else {
+                } else if second & SECCOMP_FILTER_FLAG_TSYNC == 0 {
                     thread.filters.push(program);
+                    0
+                } else {
+                    let (process, had) = (thread.process, thread.filters.clone());
+                    for other in self.tasks.iter_mut().filter(|other| other.process == process) {
+                        assert_eq!(other.filters, had, "a thread has filters of its own already");
+                        other.filters.push(program.clone());
+                    }
                     0
                 }
             }
