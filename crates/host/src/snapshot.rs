@@ -62,9 +62,12 @@ pub fn write(
     origin: &Origin,
 ) -> Result<SnapshotFacts, Failure> {
     let writer = store.create(&name(snapshot)?, &Scope::local()).map_err(write_failure)?;
-    let mut sink = StoreSink { writer };
+    let mut sink = StoreSink { writer, failure: None };
     let start = Instant::now();
-    let done = checkpoint(subject, &mut sink).map_err(checkpoint_failure)?;
+    let done = match (checkpoint(subject, &mut sink), sink.failure) {
+        (Err(CheckpointError::Sink(_)), Some(failure)) => return Err(write_failure(failure)),
+        (done, _) => done.map_err(checkpoint_failure)?,
+    };
     let checkpoint_us = start.elapsed().as_micros() as u64;
     let json = |value: Result<String, serde_json::Error>| value.map_err(|error| internal(&error));
     let head = Head {
@@ -150,6 +153,8 @@ enum PageError {
 
 struct StoreSink {
     writer: Writer,
+    /// Why the store took no more: what the caller is to be told.
+    failure: Option<WriteError>,
 }
 
 impl Sink for StoreSink {
@@ -164,8 +169,11 @@ impl Sink for StoreSink {
 
 impl StoreSink {
     fn append(&mut self, stream: &str, bytes: &[u8]) -> io::Result<()> {
-        let mut stream = self.writer.stream(stream).map_err(io::Error::other)?;
-        stream.write(bytes).map_err(io::Error::other)
+        let written = self.writer.stream(stream).and_then(|mut stream| stream.write(bytes));
+        written.map_err(|failure| {
+            self.failure = Some(failure);
+            io::ErrorKind::Other.into()
+        })
     }
 }
 

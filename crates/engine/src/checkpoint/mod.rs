@@ -162,7 +162,7 @@ pub fn checkpoint_then<R>(
         process.locks = opened.tables[index].locks.clone();
         image.processes.push(process);
     }
-    save_memory(subject, &family, &maps, &mut inodes, &mut image, sink)?;
+    warnings.extend(save_memory(subject, &family, &maps, &mut inodes, &mut image, sink)?);
     image.host = host::host(&image, &maps[0], subject.pid)?;
     (image.monotonic_ns, image.boottime_ns) = host::clocks(subject.pid);
     if let Some(writable) = &subject.writable {
@@ -174,6 +174,7 @@ pub fn checkpoint_then<R>(
     Ok((done, result))
 }
 
+/// Saves every process's memory. Gives warnings.
 fn save_memory(
     subject: &Subject,
     family: &Family,
@@ -181,7 +182,7 @@ fn save_memory(
     inodes: &mut Inodes,
     image: &mut Image,
     sink: &mut dyn Sink,
-) -> Result<(), CheckpointError> {
+) -> Result<Vec<String>, CheckpointError> {
     let mut pages = Pages::new(sink);
     let mut finder = crypto::Finder::default();
     for (index, member) in family.members.iter().enumerate().filter(|(_, member)| member.ended.is_none()) {
@@ -194,7 +195,7 @@ fn save_memory(
         process.reseed_functions = finder.reseed_functions(member.host_pid, &process.mappings, &image.files);
     }
     image.inodes = inodes.save(&mut pages)?;
-    Ok(())
+    Ok(finder.warnings(&image.files))
 }
 
 /// The vDSO of this very process.

@@ -86,6 +86,11 @@ fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
 }
 
+/// Whether a thread is dead, or gone by now.
+fn has_ended(tid: i32) -> bool {
+    stat(tid).map_or_else(|error| is_gone(&error), |stat| "ZX".contains(stat.state))
+}
+
 fn stat(pid: i32) -> io::Result<Stat> {
     let text = fields::read(&format!("/proc/{pid}/stat"), STATUS_BYTES_MAX)?;
     Stat::from_read(text.as_bytes()).map_err(io::Error::other)
@@ -135,7 +140,7 @@ impl Stopped {
                     }
                     Err(error) if is_gone(&error) => {}
                     // It is ending: the next walk will not see it, or as a zombie.
-                    Err(_) if stat(tid).is_ok_and(|stat| "ZX".contains(stat.state)) => {}
+                    Err(_) if has_ended(tid) => {}
                     Err(error) => return Err(error).doing("stop a thread", tid),
                 }
             }

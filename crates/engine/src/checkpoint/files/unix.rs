@@ -21,7 +21,12 @@ impl Files<'_> {
         let entry = &self.entries[index];
         let (pid, id) = (entry.held.pid, entry.stat.st_ino);
         let socket_type = sockopt::socket_type(copy).doing("look at a Unix socket", pid)?.as_raw() as i32;
-        let told = self.diag.unix_socket(id).doing("ask about a Unix socket", pid)?;
+        let told = match self.diag.unix_socket(id) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(self.refused(index, "a Unix socket of another network namespace", REOPEN));
+            }
+            told => told.doing("ask about a Unix socket", pid)?,
+        };
         let order = match socket_type {
             libc::SOCK_STREAM => Order::Stream,
             libc::SOCK_SEQPACKET => Order::Packets,
