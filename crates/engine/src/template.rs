@@ -27,8 +27,10 @@ static INTERPRETER: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/inject.bin
 
 /// How long one list may take. Mapping and collapsing a large heap takes seconds.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long the end of a template may take: that of much memory takes a while.
+const END_MAX_S: i64 = 5;
 /// How long a clone may take until its release; the reseeding functions of the snapshot run within it.
-const CLONE_TIMEOUT: Duration = Duration::from_secs(2);
+const CLONE_TIMEOUT: Duration = Duration::from_secs(5);
 
 const PAGE_BYTES: usize = 4096;
 
@@ -87,7 +89,7 @@ pub type Fill<'a> = dyn Fn(u64, &[u8]) -> io::Result<()> + Sync + 'a;
 /// The calling process must have one thread, and the template becomes a child of *its parent*.
 ///
 /// # Errors
-/// [`TemplateError`]; there is no template then.
+/// [`TemplateError`]; there is no template then, but the parent has an ended child to reap.
 pub fn load(
     plan: &Plan,
     control: (&Channel, BorrowedFd<'_>),
@@ -128,11 +130,14 @@ fn fill(
     conversation.run(&plan.finish, &[], LOAD_TIMEOUT)
 }
 
+/// Kills what was to become a template and waits until it has ended, for whoever reaps it.
 fn kill(pid: i32) {
-    if let Some(pid) = rustix::process::Pid::from_raw(pid) {
-        // It may have died by itself.
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-    }
+    let Some(pid) = rustix::process::Pid::from_raw(pid) else { return };
+    let Ok(process) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) else { return };
+    // It may have died by itself.
+    let _ = rustix::process::pidfd_send_signal(&process, rustix::process::Signal::KILL);
+    let timeout = rustix::event::Timespec { tv_sec: END_MAX_S, tv_nsec: 0 };
+    let _ = poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&timeout));
 }
 
 /// Writes a piece of the page stream to the addresses that it belongs to.

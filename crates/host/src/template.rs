@@ -71,10 +71,11 @@ pub fn make(
     let joins = join_files(home)?.len();
     let facts = host_facts(joins).map_err(|error| unusable(&error))?;
     let plan = engine::plan::plan(image, &facts).map_err(|error| unusable(&error))?;
-    let pages = |fill: &engine::template::Fill<'_>| opened.pages(fill);
-    let pid = load(&plan, control, home.pidfd(), pages).map_err(|error| unusable(&error))?;
+    // First, so that a failure leaves no template behind.
     lay_out(&opened, files)
         .map_err(|error| internal(&format!("lay out the files of {}: {error}", snapshot.0)))?;
+    let pages = |fill: &engine::template::Fill<'_>| opened.pages(fill);
+    let pid = load(&plan, control, home.pidfd(), pages).map_err(|error| unusable(&error))?;
     let mut places = write_set::places(image);
     // The engine's own pages are written to by every clone.
     places.memory.push((plan.area.start, plan.area.stash()));

@@ -46,6 +46,10 @@ const SA_RESTART: u64 = libc::SA_RESTART as u64;
 /// Signals that an instruction causes; they are delivered before others.
 const SYNCHRONOUS: [i32; 6] =
     [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGTRAP, libc::SIGFPE, libc::SIGSYS];
+/// Calls that `restart_syscall` stands for.
+const RESTARTED: [i64; 4] = [libc::SYS_nanosleep, libc::SYS_clock_nanosleep, libc::SYS_futex, libc::SYS_poll];
+/// How far before a `syscall` instruction its number is looked for, in bytes.
+const CODE_BYTES: usize = 32;
 /// Bytes of the `syscall` instruction.
 const SYSCALL_BYTES: u64 = 2;
 /// What a new process has (`prctl(2)`, `PR_SET_TIMERSLACK`).
@@ -102,6 +106,11 @@ fn thread(
     let mut pending: Vec<Vec<u8>> = pending.iter().map(|signal| signal.to_vec()).collect();
     let signal_mask = tracee.signal_mask().doing("read the signal mask", tid)?;
     pending.extend(shared.extract_if(.., |signal| is_open(signal, signal_mask)));
+    if registers[register::ORIG_RAX] as i64 == libc::SYS_restart_syscall
+        && let Some(call) = call_before(member.host_pid, registers[register::RIP])
+    {
+        registers[register::ORIG_RAX] = call;
+    }
     set_back(&mut registers, next_handler(&pending, signal_mask, surroundings.actions));
     let affinity = linux::schedule::affinity(tid).doing("read the affinity", tid)?;
     let path = format!("/proc/{}/task/{tid}/comm", member.host_pid);
@@ -127,6 +136,26 @@ fn thread(
         filters: filters::save(member, task)?,
         io_priority: linux::schedule::io_priority(tid).doing("read the priority of input and output", tid)?,
     })
+}
+
+/// The call that a thread makes again by `restart_syscall`, after something else has interrupted it once (a freezer,
+/// another tracer): the kernel remembers which one it is for this very thread only. Its arguments are still in their
+/// registers, and its number is mostly loaded right before the instruction that ends at `end`.
+fn call_before(pid: i32, end: u64) -> Option<u64> {
+    let mut code = [0; CODE_BYTES];
+    let start = end.checked_sub(CODE_BYTES as u64)?;
+    let read = linux::memory::read(pid, start, &mut code).is_ok_and(|count| count == CODE_BYTES);
+    read.then(|| number_loaded(&code)).flatten()
+}
+
+/// The number that the last `mov eax, NUMBER` in `code` loads, of a call that the kernel makes again that way.
+fn number_loaded(code: &[u8]) -> Option<u64> {
+    const MOV_EAX: u8 = 0xb8;
+    let loaded = |window: &[u8]| {
+        let number = u64::from(u32::from_le_bytes(window[1..].try_into().ok()?));
+        (window[0] == MOV_EAX && RESTARTED.contains(&(number as i64))).then_some(number)
+    };
+    code.windows(5).rev().find_map(loaded)
 }
 
 /// What only the thread itself can ask for.
@@ -256,6 +285,15 @@ mod tests {
         assert_eq!(after(ERESTARTNOHAND, wait, Some(true)), (EINTR, 100));
         assert_eq!(after(EINTR, libc::SYS_close, None), (EINTR, 100));
         assert_eq!(after(EINTR, -1, None), (EINTR, 100));
+    }
+
+    #[test]
+    fn the_number_of_a_restarted_call_is_found_in_its_code() {
+        // mov eax, 0xe6; mov r10, rcx; syscall.
+        let code = [0x90, 0xb8, 0xe6, 0, 0, 0, 0x49, 0x89, 0xca, 0x0f, 0x05];
+        assert_eq!(number_loaded(&code), Some(libc::SYS_clock_nanosleep as u64));
+        assert_eq!(number_loaded(&[0xb8, 1, 0, 0, 0, 0x0f, 0x05]), None);
+        assert_eq!(number_loaded(&[0x0f, 0x05]), None);
     }
 
     #[test]

@@ -28,6 +28,21 @@ void token_prepare(struct worker *worker)
     worker->state = worker[1].state = token;
 }
 
+/* As the C library's own calls of it: with its number right before the instruction. */
+static long futex(_Atomic uint32_t *word, int operation, uint32_t value, const struct timespec *limit)
+{
+    long result;
+    register const struct timespec *fourth __asm__("r10") = limit;
+    __asm__ volatile("mov %1, %%eax; syscall"
+                     : "=&a"(result)
+                     : "i"(SYS_futex), "D"(word), "S"((long)operation), "d"((long)value), "r"(fourth)
+                     : "rcx", "r11", "memory");
+    if (result >= 0)
+        return result;
+    errno = -result;
+    return -1;
+}
+
 static void token_wait(struct worker *worker, struct token *token, uint32_t parity)
 {
     if (token->kind == TOKEN_CONDITION) {
@@ -43,7 +58,7 @@ static void token_wait(struct worker *worker, struct token *token, uint32_t pari
         bool limited = draw(worker, 2);
         unsigned long before = handled;
         errno = 0;
-        long result = syscall(SYS_futex, &token->turn, FUTEX_WAIT_PRIVATE, seen, limited ? &limit : NULL, NULL, 0);
+        long result = futex(&token->turn, FUTEX_WAIT_PRIVATE, seen, limited ? &limit : NULL);
         if (result < 0 && errno == EINTR && handled == before)
             complain("%s: futex: interrupted without a signal", worker->name);
         if (result < 0 && errno != EAGAIN && errno != EINTR)
@@ -61,7 +76,7 @@ static void token_give(struct token *token)
         return;
     }
     atomic_fetch_add(&token->turn, 1);
-    syscall(SYS_futex, &token->turn, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+    futex(&token->turn, FUTEX_WAKE_PRIVATE, 1, NULL);
 }
 
 void token_pass(struct worker *worker)

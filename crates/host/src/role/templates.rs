@@ -90,6 +90,9 @@ impl Role {
             }
             Err((failure, home)) => {
                 home.kill(&mut self.reaper);
+                // What was to become the template is a child of this process and has ended. Children that others wait
+                // for may be among those reaped here: they ask by pidfd, which tells of an end all the same.
+                while let Ok(Some(_)) = linux::process::reap_any() {}
                 self.settle(snapshot, Err(failure));
             }
         }
