@@ -13,7 +13,7 @@ import random
 import signal
 import socket
 import ssl
-import subprocess
+import subprocess  # noqa: F401  (the expressions of tests use it)
 import sys
 import threading
 import time
